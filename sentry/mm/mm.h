@@ -1,0 +1,105 @@
+// Guest address spaces as the kernel sees them: the VMA tree, limits, layout, accounting.
+//
+// Memory itself belongs to the host: private pages are the stub's, file mappings are mappings of a
+// host descriptor, shared memory is a memfd per object. mm decides; every change becomes an
+// operation queued on the current context (pf_queue_op) and is carried out, in order, on the way
+// back to the guest. So the VMA tree is what the guest's memory *will* be when it runs again.
+//
+// Invariants
+//  - VMAs are page aligned, sorted, disjoint, below PF_GUEST_TOP; equal neighbours are merged.
+//  - vm_pages * 4096 is the sum of their lengths; RLIMIT_AS, RLIMIT_DATA and the brk are checked
+//    before anything is changed.
+// Functions here act on `mm` through context `ctx` of it and may wait, unless they say otherwise.
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "platform/base/refcount.h"
+#include "sentry/uaccess/uaccess.h"
+
+struct pf_as;
+struct pf_ctx;
+struct mobj;
+struct vma;
+
+// A mappable object: what a mapping that is not private-anonymous refers to. Embedded in struct
+// file (vfs), a shared-memory object, ...
+struct mobj_ops {
+	// A host descriptor (borrowed) and offset that hold [off, off+len) of the object now; called once per
+	// mmap. May wait. shared: a MAP_SHARED mapping; prot: what may be asked for later too.
+	int (*map_fd)(struct mobj *m, uint64_t off, uint64_t len, int prot, bool shared, int *ret_fd, uint64_t *ret_off);
+	void (*mapped)(struct mobj *m, struct vma *v);   // one more VMA refers to it (also split/fork)
+	void (*unmapped)(struct mobj *m, struct vma *v); // one fewer
+	// For /proc/PID/maps: device, inode number, and the path into buf (as seen from the reader's root).
+	void (*describe)(struct mobj *m, char *buf, size_t size, uint64_t *ret_dev, uint64_t *ret_ino);
+	void (*release)(struct mobj *m); // last reference
+};
+struct mobj {
+	refcount_t refs;
+	const struct mobj_ops *ops;
+};
+static inline struct mobj *mobj_get(struct mobj *m) { ref_get(&m->refs); return m; }
+void mobj_put(struct mobj *m); // NULL is fine
+// Shared anonymous memory (mmap MAP_SHARED|MAP_ANONYMOUS, SysV shm): a memfd. -ENOMEM.
+int mobj_new_shmem(const char *name, uint64_t size, struct mobj **ret);
+
+struct mm_limits { // bytes; RLIM_INFINITY = UINT64_MAX. Refreshed by the kernel before each call into mm.
+	uint64_t as, data, stack, memlock;
+	bool may_lock; // CAP_IPC_LOCK
+};
+
+struct mm {
+	refcount_t users; // tasks (and vfork children) that run in it
+	struct pf_as *as;
+	void *vmas;       // RB tree root, mm's own
+	uint64_t map_count, vm_pages, data_pages, locked_pages, peak_pages;
+	uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
+	uint64_t arg_start, arg_end, env_start, env_end;
+	uint64_t mmap_base;              // top-down search starts here
+	uint64_t auxv[64];               // for /proc/PID/auxv
+	unsigned nauxv;
+	struct mobj *exe;                // /proc/PID/exe: the struct file's mobj; owned
+	bool dumpable, lock_future;
+	struct mm_limits lim;
+	void *owner;                     // the kernel's (membarrier registrations and the like)
+};
+
+// A fresh, empty mm over a new address space; randomised layout unless no_aslr. May wait.
+int mm_new(bool no_aslr, struct mm **ret_mm, struct pf_ctx **ret_ctx);
+// fork: the same VMAs over pf_fork()'s address space (the caller did pf_fork, mm copies the tree;
+// MADV_DONTFORK ranges are unmapped and MADV_WIPEONFORK ones wiped through child_ctx). -ENOMEM.
+int mm_fork(struct mm *parent, struct pf_as *child_as, struct pf_ctx *child_ctx, struct mm **ret);
+struct mm *mm_get(struct mm *mm);
+void mm_put(struct mm *mm); // the last user's frees VMAs and the address space
+
+// mmap(2) with decoded arguments; flags are MAP_*. obj is borrowed (NULL: anonymous). Returns the
+// address, or -errno (as int64_t).
+int64_t mm_mmap(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, int prot, int flags, struct mobj *obj, uint64_t off);
+int mm_munmap(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len);
+int mm_mprotect(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, int prot);
+int64_t mm_mremap(struct mm *mm, struct pf_ctx *ctx, uint64_t old, uint64_t old_len, uint64_t new_len, int flags, uint64_t new_addr);
+int mm_madvise(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, int advice);
+int mm_msync(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, int flags);
+int mm_mlock(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, int flags, bool lock);
+int mm_mlockall(struct mm *mm, struct pf_ctx *ctx, int flags, bool lock);
+int mm_mincore(struct mm *mm, uint64_t addr, uint64_t len, unsigned char *vec);
+uint64_t mm_brk(struct mm *mm, struct pf_ctx *ctx, uint64_t brk); // brk(2): the new (or old) break
+// After PF_EV_OPS_FAILED: brings the tree in line with what the host did. Returns the errno for the guest.
+int mm_op_failed(struct mm *mm, uint64_t addr, uint64_t len, int error);
+// A fault at addr: true if it is the stack growing (then the mapping was extended: resume), false: signal.
+bool mm_fault_grow(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t sp);
+
+// Walking, for /proc and checks. Never waits.
+struct vma_info {
+	uint64_t start, end, off;
+	int prot, flags; // PROT_*; MAP_SHARED/PRIVATE/GROWSDOWN ...
+	struct mobj *obj; // borrowed
+	const char *name; // "[heap]", "[stack]", "[vdso]" ... or ""
+	unsigned vm_flags; // MM_VM_*
+};
+enum { MM_VM_LOCKED = 1, MM_VM_DONTFORK = 2, MM_VM_WIPEONFORK = 4, MM_VM_DONTDUMP = 8, MM_VM_HUGEPAGE = 16, MM_VM_NOHUGEPAGE = 32, MM_VM_NORESERVE = 64, MM_VM_MERGEABLE = 128 };
+// The first VMA that ends above addr; false: none.
+bool mm_next_vma(struct mm *mm, uint64_t addr, struct vma_info *ret);
+int mm_set_vma_name(struct mm *mm, uint64_t addr, uint64_t len, const char *name); // PR_SET_VMA_ANON_NAME
