@@ -11,6 +11,7 @@
 //  - Time is in nanoseconds; deadlines are absolute CLOCK_MONOTONIC of sched_now().
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 #include <sys/types.h>

@@ -37,6 +37,7 @@ struct fd_table;
 struct fs_struct;
 struct poll_table;
 struct path;
+struct file_ops;
 
 struct ktime {
 	int64_t sec;
