@@ -1,0 +1,158 @@
+// Tasks and processes.
+//
+//   task           a guest thread: a context, a kernel stack, its own pending signals
+//   thread_group   a process: what its threads share (pid, parent, signals' actions, limits, timers)
+//
+// Invariants
+//  - current_task() is the running task; only it changes its own regs, signal mask and credentials.
+//  - A task leaves the guest only through task_main(); it is freed when its exit was collected.
+//  - Everything a process can reach by number (pid, pgid, sid) is found through a struct pid that
+//    outlives the process as long as somebody uses the number.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "abi/x86_64/regs.h"
+#include "platform/base/refcount.h"
+#include "platform/platform.h"
+#include "sentry/kernel/signal.h"
+#include "sentry/mm/mm.h"
+#include "sentry/sched/sched.h"
+#include "sentry/vfs/vfs.h"
+
+struct task;
+struct thread_group;
+struct pid_ns;
+struct tty;
+
+// A process, group or session number (initial pid namespace; nested ones come with namespaces).
+struct pid {
+	refcount_t refs;
+	int32_t nr;
+	struct task *task;              // the thread with this tid; NULL: gone
+	LIST_HEAD(, thread_group) pgrp; // members of the process group with this number
+	LIST_HEAD(, thread_group) session;
+	struct waitq exit_wq;           // pidfd polls here
+	LIST_ENTRY(pid) hash;
+};
+struct pid *pid_find(int32_t nr);      // borrowed; NULL
+struct task *task_find(int32_t tid);   // borrowed; NULL; zombies included
+struct thread_group *process_find(int32_t pid); // by thread-group id
+struct pid *pid_get(struct pid *p);
+void pid_put(struct pid *p);
+
+struct rlimits {
+	struct { uint64_t cur, max; } v[16]; // RLIMIT_*
+};
+
+struct uts_ns {
+	refcount_t refs;
+	char nodename[65], domainname[65];
+};
+
+enum tg_state { TG_RUNNING, TG_EXITING, TG_ZOMBIE };
+struct thread_group {
+	refcount_t refs;
+	enum tg_state state;
+	struct pid *pid, *pgrp, *session;
+	struct task *leader;
+	TAILQ_HEAD(, task) threads;
+	unsigned nthreads, live_threads;
+	struct thread_group *parent;       // the real parent (subreaper, then init, after it died)
+	LIST_HEAD(, thread_group) children;
+	LIST_ENTRY(thread_group) sibling, pgrp_link, session_link;
+	int exit_signal;                   // to the parent when the last thread ended; 0: none (clone)
+	int exit_code;                     // as wait(2) shows it (status << 8 | signal)
+	bool group_exit, execing, subreaper, has_subreaper, did_exec, session_leader;
+	struct sighand *sighand;
+	struct sigpending shared_pending;
+	// Job control
+	bool stopped;                      // every thread stops
+	int stop_code;                     // signal that stopped it
+	unsigned wait_flags;               // TG_STOP_PENDING / TG_CONT_PENDING: to be reported by wait
+	struct waitq child_wq;             // this process waits for its children here
+	struct tty *tty;                   // controlling terminal; shared by the session
+	struct rlimits rlim;
+	uint64_t utime_ns, stime_ns, cutime_ns, cstime_ns; // of threads/address spaces that are gone; of waited children
+	uint64_t maxrss_kb, cmaxrss_kb, nvcsw, nivcsw, minflt, majflt;
+	nsec_t start_time;                 // boot clock
+	struct itimers *itimers;           // setitimer, POSIX timers; NULL: none
+	int oom_score_adj;
+	uint32_t personality;
+	int nice;
+	void *audit;
+	void *ipc;                         // SysV: semaphore undo, shm attachments
+};
+enum { TG_STOP_PENDING = 1, TG_CONT_PENDING = 2 };
+
+struct task {
+	struct vfs_task vt;                // first: st, fs, cred, files
+	struct pf_ctx *ctx;
+	struct mm *mm;                     // NULL after exit
+	struct thread_group *tg;
+	struct pid *tid;
+	TAILQ_ENTRY(task) tg_link;
+	char comm[16];
+	uint64_t clear_child_tid, robust_list, robust_len;
+	struct rseq_area { uint64_t addr; uint32_t len, sig; } rseq;
+	// The call being served: a private copy, decoded once.
+	uint32_t sc_nr;
+	uint64_t sc_args[6];
+	bool in_syscall;
+	struct restart_block { int64_t (*fn)(struct task *t); uint64_t data[4]; } restart;
+	// Signals
+	struct sigpending pending;
+	uint64_t blocked, saved_blocked;   // saved: to be restored after sigsuspend & co.
+	bool restore_blocked;
+	uint64_t sas_sp, sas_size;
+	uint32_t sas_flags;
+	bool killed, exiting, stop_ack;
+	int exit_code;
+	struct uts_ns *uts;
+	struct vfork_wait *vfork_done;     // the parent waits on it; NULL
+	int pdeath_signal;
+	bool kernel_thread, no_new_seccomp, keep_caps;
+	void *seccomp;                     // guest seccomp filters
+	void *ptrace;
+	int nice;
+	uint64_t cpu_mask[16];             // sched_setaffinity
+	struct pid_ns *pid_ns;
+	nsec_t timer_slack;
+	uint64_t sc_count;
+};
+static inline struct task *current_task(void) { return (struct task *)sched_current(); }
+
+// --- life (clone.c, exec.c, exit.c) -----------------------------------------------------------
+struct boot_process { // what boot starts pid 1 (and `runsc exec`) from; all borrowed
+	const char *const *argv, *const *envp;
+	const char *cwd;
+	struct cred *cred;
+	const struct rlimits *rlim;
+	struct fs_struct *fs;
+	struct fd_table *files;
+	struct uts_ns *uts;
+	struct tty *tty;
+	bool no_new_privs;
+	void (*on_exit)(struct thread_group *tg, void *arg); // its zombie is at exit_code; called once
+	void *arg;
+};
+int kernel_init(struct platform *pf);
+// May wait. -ENOENT, -EACCES, -ENOEXEC ... as execve(2).
+int kernel_start_process(const struct boot_process *bp, struct thread_group **ret);
+void kernel_kill_all(int signal);
+_Noreturn void task_exit(struct task *t, int code);      // one thread; code as wait(2)
+_Noreturn void task_exit_group(struct task *t, int code);
+// Runs fn for every live thread group. Never waits.
+void kernel_each_process(void (*fn)(struct thread_group *tg, void *arg), void *arg);
+unsigned kernel_ntasks(void);
+// First tid > nr in use, or -1: for /proc's getdents.
+int32_t kernel_next_pid(int32_t nr);
+bool task_capable(const struct task *t, unsigned cap);
+static inline bool capable(unsigned cap) { return task_capable(current_task(), cap); }
+// Checks of kill(2) and of ptrace_may_access (for /proc/PID and process_vm_*).
+bool task_may_signal(const struct task *by, const struct task *target, int sig);
+bool task_may_inspect(const struct task *by, const struct task *target);
+uint64_t process_cpu_ns(struct thread_group *tg, uint64_t *ret_user, uint64_t *ret_sys);
+// Refreshes vt's copies of limits after rlim or cred changed.
+void task_limits_changed(struct task *t);
