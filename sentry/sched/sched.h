@@ -35,6 +35,12 @@ struct sched_task {
 	bool runnable, interrupted, dead, ev_pending;
 	uint8_t no_wait;     // > 0: may_wait() asserts
 	char name[16];
+	bool killed;         // set by sched_kill(), never cleared
+	// The scheduler's own.
+	bool sleeping, woken, entry_fired;
+	uint8_t sleep_mode;  // enum wait_mode, while sleeping
+	struct pf_ctx *ev_ctx, *wait_ctx;
+	void (*at_exit)(struct sched_task *t); // called on t's stack as it ends (uaccess: frees the arena)
 };
 
 // Starts fn(arg) on a stack of its own; runs when the loop gets to it. -ENOMEM.
@@ -47,12 +53,18 @@ void sched_wake(struct sched_task *t);
 // Marks t interrupted and wakes it out of an interruptible wait (the kernel's signal code calls it).
 void sched_interrupt(struct sched_task *t);
 void sched_clear_interrupt(struct sched_task *t);
+// The same for a fatal signal: killable waits end as well, and from now on every interruptible and
+// killable wait of t returns -EINTR at once.
+void sched_kill(struct sched_task *t);
 void sched_yield_cpu(void);  // may wait: lets other runnable tasks go first
 void cond_resched(void);     // may wait: the same, if this task has run for long
 void may_wait(void);         // asserts that waiting is allowed here
-// The event side: called by pf hooks.
+// The event side: the functions for pf_hooks. The kernel calls sched_ctx_wait(ctx) after
+// pf_resume(ctx): it returns with an event in ctx->ev. It may wait, and no signal ends it (pf_kick).
 void sched_ctx_event(struct pf_ctx *ctx);
 void sched_ctx_wait(struct pf_ctx *ctx);
+// Calls fn for every task that has a stack, in no particular order (debug --stacks, the watchdog).
+void sched_for_each(void (*fn)(struct sched_task *t, void *arg), void *arg);
 
 // --- wait queues ----------------------------------------------------------------------------
 struct waitq;
@@ -61,11 +73,16 @@ struct wait_entry {
 	struct waitq *wq;                                      // NULL: not queued
 	bool (*wake)(struct wait_entry *e, uint32_t events);   // true: counts as an exclusive wake-up
 	uint32_t mask;                                         // EPOLL* bits it wants; 0: all
-	bool exclusive;
+	bool exclusive;                                        // set before waitq_add()
+	void *arg;                                             // the wake function's
 };
+// Exclusive entries lie behind all others, so that a wake-up ends at the first that takes it.
 struct waitq {
-	TAILQ_HEAD(, wait_entry) head;
+	TAILQ_HEAD(wait_entry_head, wait_entry) head;
+	struct wait_entry *first_excl;
 };
+// A wake function runs in the waker's context: it must not wait; it may remove entries (its own and
+// others) and wake other queues.
 void waitq_init(struct waitq *wq);
 void waitq_add(struct waitq *wq, struct wait_entry *e);
 void waitq_remove(struct wait_entry *e); // idempotent
@@ -78,8 +95,12 @@ enum wait_mode { WAIT_KILLABLE_ONLY = 0, WAIT_INTERRUPTIBLE = 1, WAIT_UNINTERRUP
 // One sleep on wq. 0: woken (recheck your condition), -EINTR: interrupted, -ETIMEDOUT: at deadline.
 // May wait. Prefer wait_event().
 int waitq_sleep(struct waitq *wq, enum wait_mode mode, nsec_t deadline);
+// The same as an exclusive waiter: of those, waitq_wake() wakes one.
+int waitq_sleep_exclusive(struct waitq *wq, enum wait_mode mode, nsec_t deadline);
 // Queues a wake-up entry for the current task, to sleep on several queues: add entries with
-// wait_entry_task(), then sched_sleep(), then remove them.
+// wait_entry_task() and waitq_add(), check the conditions, then sched_sleep(), then remove them. A
+// wake-up that comes between waitq_add() and sched_sleep() makes sched_sleep() return 0 at once,
+// even if the checks waited for something else in between.
 void wait_entry_task(struct wait_entry *e, uint32_t mask);
 int sched_sleep(enum wait_mode mode, nsec_t deadline);
 
@@ -110,7 +131,7 @@ nsec_t sched_now(void);      // CLOCK_MONOTONIC
 nsec_t sched_now_real(void); // CLOCK_REALTIME
 nsec_t sched_now_boot(void); // CLOCK_BOOTTIME
 struct ktimer {
-	size_t heap_index;       // 0: not armed
+	size_t heap_index;       // 0: not armed; the scheduler's
 	nsec_t deadline;
 	void (*fn)(struct ktimer *t); // runs in the loop: must not wait; may re-arm
 };
@@ -144,12 +165,14 @@ struct sched_config {
 	struct platform *pf;     // NULL in unit tests without guests
 	bool virtual_clock;      // tests: time jumps to the next deadline when nothing is runnable
 	uint64_t seed;           // tests: != 0 shuffles the run queue, reproducibly
-	unsigned host_threads;   // most host-work threads, started on first use
+	unsigned host_threads;   // most host-work threads, started on first use; 0: a default
 };
 int sched_init(const struct sched_config *cfg);
-// Runs until sched_stop(); returns its argument.
+// Runs until sched_stop(); returns its argument. With the virtual clock, -EDEADLK when nothing can
+// ever happen again (no runnable task, no timer, no event).
 int sched_run(void);
 void sched_stop(int status);
+// Ends the host-work threads and frees all stacks, also those of tasks that never ended.
 void sched_fini(void);
-// Seconds * 100 of CPU the loop used and was idle, for /proc/stat and the watchdog.
+// How long the loop has slept, for /proc/stat and the watchdog.
 nsec_t sched_idle_ns(void);
