@@ -1,0 +1,4 @@
+mkdir src; for i in $(seq 100); do seq $i > src/f$i; done; ln -s f1 src/l; ln src/f2 src/h; chmod 600 src/f3; touch -d @1000000000 src/*
+tar cf a.tar src; mkdir o; tar xf a.tar -C o; diff -r src o/src && echo same; stat -c '%a %Y %h' o/src/f3 o/src/h; readlink o/src/l
+tar cf - src | gzip -9n | md5sum | cut -c1-8 | wc -c; tar czf a.tgz src; tar tzf a.tgz | wc -l; tar cJf a.txz src; xz -dc a.txz | tar t | sort | tail -1; gzip -k a.tar; gunzip -c a.tar.gz | cmp - a.tar && echo gz; xz -T2 -k a.tar; xz -t a.tar.xz && echo xz
+mkdir -p pkg/DEBIAN pkg/usr/local/share/hello; printf 'Package: hello-x\nVersion: 1.0\nArchitecture: all\nMaintainer: a <a@b>\nDescription: x\n' > pkg/DEBIAN/control; printf '#!/bin/sh\necho postinst $1\n' > pkg/DEBIAN/postinst; chmod 755 pkg/DEBIAN/postinst; echo hi > pkg/usr/local/share/hello/f; dpkg-deb -b pkg h.deb; dpkg -i h.deb; cat /usr/local/share/hello/f; dpkg -s hello-x | grep Status; dpkg -r hello-x; ls /usr/local/share/hello 2>&1
