@@ -43,4 +43,4 @@ if __name__ == '__main__':
     except FileNotFoundError as ex: print(ex)
     print(sum(len(f) for _, _, f in os.walk('/usr/lib/python3')) > 0); os.kill(os.getpid(), signal.SIGUSR1)
 P
-python3 t.py; echo "exit $?"
+bash -c 'python3 t.py; echo exit $?' 2>/dev/null
