@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "abi/linux/restart.h"
 #include "platform/base/refcount.h"
 #include "sentry/sched/sched.h"
 
@@ -13,9 +14,6 @@ struct pid;
 
 #define KNSIG 64
 #define SIGBIT(sig) (1ULL << ((sig)-1))
-
-// What Linux keeps inside the kernel and never shows: the call is to be restarted (or -EINTR).
-enum { ERESTARTSYS = 512, ERESTARTNOINTR = 513, ERESTARTNOHAND = 514, ERESTART_RESTARTBLOCK = 516 };
 
 struct ksiginfo { // siginfo_t in its wire layout is made when it is delivered
 	int signo, code, errno_;

@@ -26,3 +26,6 @@ struct cred *cred_get(const struct cred *c);
 void cred_put(const struct cred *c);
 bool cred_in_group(const struct cred *c, uint32_t gid); // fsgid or a supplementary group
 bool cred_capable(const struct cred *c, unsigned cap);  // CAP_*, against the initial user namespace
+// The kernel's: takes and gives back c->user_ns when a credential is copied or freed. NULL: nothing to count.
+extern void (*cred_user_ns_get)(struct user_ns *ns);
+extern void (*cred_user_ns_put)(struct user_ns *ns);

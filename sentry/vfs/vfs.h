@@ -69,9 +69,14 @@ struct super_ops {
 	int (*statfs)(struct super_block *sb, struct statfs_info *ret);
 	int (*sync)(struct super_block *sb);
 	void (*evict)(struct inode *inode);          // the last reference to an inode is gone: free it (mandatory)
-	void (*put_super)(struct super_block *sb);   // frees sb->priv
+	void (*put_super)(struct super_block *sb);   // frees sb->priv and sb itself (whoever called sb_init owns the memory)
 	int (*show_options)(struct super_block *sb, char *buf, size_t size); // ",size=..." for /proc/mounts
 	int (*remount)(struct super_block *sb, const struct mount_opts *o);
+	// SB_REVALIDATE: is the cached dentry still right? 1: yes, 0: forget it and look it up again, -errno. May wait;
+	// the parent directory is locked. NULL: always 0.
+	int (*revalidate)(struct dentry *d);
+	// The last mount or sb_get() user is gone; inodes may still be open. NULL: nothing to do.
+	void (*kill_sb)(struct super_block *sb);
 };
 enum {
 	SB_RDONLY = 1,
@@ -88,11 +93,15 @@ struct super_block {
 	uint64_t magic, blocksize;
 	struct dentry *root;      // owned
 	struct klock rename_lock;
-	uint64_t ninodes;         // live inodes, for leak reports
+	uint64_t ninodes;         // live inodes; they keep the memory of sb, not the mount, alive
+	uint64_t change_seq;      // counts names removed and moved, for whoever caches across a wait (walk_ahead)
+	uint64_t maxbytes;        // largest file size
 	char *source;
 	void *priv;
 };
-// Fills in the common part; refs = 1. ops and priv are the caller's.
+// Fills in the common part; refs = 1. ops and priv are the caller's, and so is the memory until put_super().
+// A mount takes a reference of its own. When the last reference is put, the cached dentries and the
+// root go; put_super() follows when the last inode is gone.
 void sb_init(struct super_block *sb, const struct fs_type *type, const struct super_ops *ops, unsigned flags);
 struct super_block *sb_get(struct super_block *sb);
 void sb_put(struct super_block *sb);
@@ -148,6 +157,8 @@ struct inode {
 	struct file_lock_ctx *locks; // NULL: none
 	void *watches;               // inotify's; NULL: none
 	void *pipe, *sock;           // FIFO's pipe, bound AF_UNIX socket: their rooms'
+	const char *link;            // symlinks: the target if it is at hand (valid while the inode lives); else readlink()
+	bool has_acl;                // system.posix_acl_access exists: permission() must look (set by the fs)
 	void *priv;
 };
 // Fills in the common part: refs = 1, nlink = 1, times = now, takes a reference to sb.
@@ -162,12 +173,13 @@ struct dentry {
 	struct dentry *parent;        // itself for a root; never changes but by rename
 	struct inode *inode;          // NULL: negative
 	struct super_block *sb;
-	uint32_t hash;
+	LIST_ENTRY(dentry) hash_link;
+	uint32_t hash;                // of the name alone
 	uint16_t nmounts;             // mounts whose mount point this is (any namespace)
 	bool hashed;                  // false: deleted (" (deleted)"), or never had a name
 	uint8_t namelen;
+	bool on_lru, referenced;
 	TAILQ_ENTRY(dentry) lru;
-	LIST_ENTRY(dentry) hash_link;
 	LIST_ENTRY(dentry) sibling;
 	LIST_HEAD(, dentry) children;
 	char *name;                   // owned (or inline)
@@ -196,7 +208,8 @@ static inline bool path_equal(const struct path *a, const struct path *b) { retu
 
 enum { MNT_RDONLY = 1, MNT_NOSUID = 2, MNT_NODEV = 4, MNT_NOEXEC = 8, MNT_NOATIME = 16, MNT_NODIRATIME = 32, MNT_RELATIME = 64, MNT_LOCKED = 128, MNT_NOSYMFOLLOW = 256 };
 struct mnt_ns;
-// Attaches a mount of sb (root: the dentry to show, NULL: its root) on `at`. flags: MNT_*.
+// Attaches a mount of sb (root: the dentry to show, NULL: its root) on `at`. flags: MNT_*. The mount takes
+// its own references. More about mounts: sentry/vfs/mount.h.
 int vfs_mount(struct mnt_ns *ns, const struct path *at, struct super_block *sb, struct dentry *root, unsigned flags);
 // Boot: a namespace whose root is sb. ret_root has references.
 int mnt_ns_new(struct super_block *sb, unsigned flags, struct mnt_ns **ret, struct path *ret_root);
@@ -311,12 +324,33 @@ struct inode *anon_inode_new(uint32_t mode); // on the internal anonymous super 
 ssize_t vfs_read(struct file *f, struct uio *u, int64_t *pos);
 ssize_t vfs_write(struct file *f, struct uio *u, int64_t *pos); // RLIMIT_FSIZE, kills suid
 ssize_t kernel_read(struct file *f, void *buf, size_t n, int64_t pos); // into kernel memory (the loader)
+// For the file systems: what a read or write does to the times of the inode (relatime and mount flags obeyed).
+void file_accessed(struct file *f);
+void file_modified(struct inode *inode);
+int vfs_iterate(struct file *f, struct dir_context *c); // getdents: locks the directory
+int64_t vfs_llseek(struct file *f, int64_t off, int whence);
+// What regular files do when ops->llseek only wants SEEK_DATA/SEEK_HOLE of its own; size: where the end is.
+int64_t generic_llseek(struct file *f, int64_t off, int whence, uint64_t size);
+int vfs_fsync(struct file *f, bool datasync);
+int vfs_fallocate(struct file *f, int mode, int64_t off, int64_t len);
+int vfs_ftruncate(struct file *f, int64_t size);
+int64_t vfs_ioctl(struct file *f, unsigned cmd, uint64_t arg); // the file's own commands only
 int vfs_getattr(const struct path *p);
 int vfs_setattr(const struct path *p, struct iattr *a);   // permission checks of chmod/chown/utimes/truncate
 int vfs_truncate(const struct path *p, uint64_t size);
 int vfs_mkdir(int dirfd, const char *name, uint32_t mode);
 int vfs_mknod(int dirfd, const char *name, uint32_t mode, uint64_t rdev, struct path *ret_or_null);
 int vfs_unlink(int dirfd, const char *name, bool dir);
+int vfs_symlink(int dirfd, const char *name, const char *target);
+int vfs_link(const struct path *old, int dirfd, const char *name);
+int vfs_rename(int odirfd, const char *oname, int ndirfd, const char *nname, unsigned flags); // RENAME_*
+int vfs_readlink(const struct path *p, char **ret); // magic links too; in the arena
+// Extended attributes with permission checks by name space. val NULL: remove. Sizes are the caller's to bound.
+ssize_t vfs_getxattr(const struct path *p, const char *name, void *buf, size_t size);
+int vfs_setxattr(const struct path *p, const char *name, const void *val, size_t size, int flags);
+ssize_t vfs_listxattr(const struct path *p, char *buf, size_t size);
+int inode_deny_write(struct inode *inode);  // being executed: -ETXTBSY if it is open for writing
+void inode_allow_write(struct inode *inode);
 uint32_t file_poll(struct file *f, struct poll_table *pt);
 
 // --- descriptors (sentry/vfs/fdtable.c) -------------------------------------------------------
@@ -347,6 +381,10 @@ void fd_unreserve(int fd);
 // --- hooks that other rooms set ---------------------------------------------------------------
 enum { FSN_ACCESS = 1, FSN_MODIFY = 2, FSN_ATTRIB = 4, FSN_CLOSE_WRITE = 8, FSN_CLOSE_NOWRITE = 16, FSN_OPEN = 32, FSN_MOVED_FROM = 64, FSN_MOVED_TO = 128, FSN_CREATE = 256, FSN_DELETE = 512, FSN_DELETE_SELF = 1024, FSN_MOVE_SELF = 2048 };
 extern void (*vfs_notify)(struct inode *inode, struct dentry *d, uint32_t mask, uint32_t cookie); // inotify; NULL: nobody
+// `inode` is the object, d its name: d->parent's watches are told too, except for *_SELF. CREATE, DELETE and MOVED_*
+// concern the parent only. Called only if one of the two has watches.
+extern void (*vfs_epoll_release)(struct file *f);                  // f is going and f->epolls is not empty
+extern void (*vfs_fasync)(struct file *f, bool on);                // FASYNC was switched; NULL: not supported
 extern const struct file_ops *vfs_fifo_ops;                        // fs/pipe sets it at boot
 // Character devices by number: fs/dev registers. The inode's rdev picks the ops at open.
 int chrdev_register(unsigned major, unsigned first_minor, unsigned count, const struct file_ops *ops);
