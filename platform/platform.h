@@ -179,7 +179,8 @@ size_t pf_snapshot(struct pf_ctx *ctx, uint64_t addr, const volatile void **ret)
 // bytes are to be written at once. pf_store_trim() shortens the last reservation.
 void *pf_store(struct pf_ctx *ctx, uint64_t addr, size_t len);
 void pf_store_trim(struct pf_ctx *ctx, size_t len);
-// Applies deferred stores that overlap [addr, addr+len) now; uaccess calls it before a direct read.
+// Applies deferred stores that overlap [addr, addr+len) now, and those queued before them; uaccess
+// calls it before a direct access.
 int pf_store_sync(struct pf_ctx *ctx, uint64_t addr, size_t len);
 // Wakes host futex waiters on addr in ctx's address space, on the way back (thread exit, robust
 // lists). shared: the futex may be in shared memory.

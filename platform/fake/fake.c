@@ -458,15 +458,20 @@ static void fake_store_trim(struct pf_ctx *ctx, size_t len)
 static int fake_store_sync(struct pf_ctx *ctx, uint64_t addr, size_t len)
 {
 	struct fake_ctx *c = to_ctx(ctx);
+	unsigned end = 0;
 	int r = 0;
 
 	own(c);
-	for (unsigned i = 0; i < c->nr_queued && !r; i++) {
+	for (unsigned i = 0; i < c->nr_queued; i++) {
 		struct queued *q = &c->queue[i];
 
 		if (q->is_store && q->addr < addr + len && addr < q->addr + q->len)
-			r = queued_run(c, q);
+			end = i + 1;
 	}
+	// Those before as well: an older store must not undo a newer one that it overlaps.
+	for (unsigned i = 0; i < end && !r; i++)
+		if (c->queue[i].is_store)
+			r = queued_run(c, &c->queue[i]);
 	return r;
 }
 

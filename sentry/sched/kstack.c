@@ -48,14 +48,14 @@ struct kstack *kstack_get(void)
 	if (k) {
 		LIST_REMOVE(k, link);
 		nr_free--;
-#if SCHED_ASAN
-		__asan_unpoison_memory_region(k->base, k->size); // frames of the last task never returned
-#endif
 	} else {
 		k = kstack_map();
 		if (!k)
 			return NULL;
 	}
+#if SCHED_ASAN
+	__asan_unpoison_memory_region(k->base, k->size); // frames that never returned have left their marks
+#endif
 	k->asan_fake = NULL;
 	k->task = NULL;
 	LIST_INSERT_HEAD(&kstacks_used, k, link);

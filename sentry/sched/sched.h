@@ -32,6 +32,7 @@ struct sched_task {
 	void *arg;
 	struct pf_ctx *ctx;  // whose guest memory uaccess means; NULL for a kernel task
 	struct arena *arena; // per-call scratch memory, freed at the end of the call
+	uint64_t wrote_lo, wrote_hi; // uaccess: what this call has written, where snapshots are stale
 	bool runnable, interrupted, dead, ev_pending;
 	uint8_t no_wait;     // > 0: may_wait() asserts
 	char name[16];

@@ -29,6 +29,10 @@ int copy_out(struct gaddr dst, const void *src, size_t len);
 size_t copy_in_some(void *dst, struct gaddr src, size_t len);
 size_t copy_out_some(struct gaddr dst, const void *src, size_t len);
 int clear_out(struct gaddr dst, size_t len);
+// copy_out() may be deferred to the way back to the guest, where a fault still becomes EFAULT, but
+// after the call has done its work. This one has written, or failed, when it returns: for calls
+// that must undo something, and for memory that another thread is waiting to see.
+int copy_out_now(struct gaddr dst, const void *src, size_t len);
 #define copy_in_obj(ptr, g) copy_in((ptr), (g), sizeof(*(ptr)))
 #define copy_out_obj(g, ptr) copy_out((g), (ptr), sizeof(*(ptr)))
 // Extensible structs (clone3, openat2 ...): copies min(usize, ksize), zero-fills the rest; -E2BIG
@@ -45,8 +49,9 @@ ssize_t copy_in_as(struct pf_as *as, void *dst, struct gaddr src, size_t len);
 ssize_t copy_out_as(struct pf_as *as, struct gaddr dst, const void *src, size_t len);
 
 // --- the call's arena: freed when the system call ends ---------------------------------------
-void *arena_alloc(size_t size); // zeroed, 16-byte aligned; NULL: too much
+void *arena_alloc(size_t size); // zeroed, 16-byte aligned; NULL: too much (4 MiB a call in all)
 char *arena_strdup(const char *s);
+// The kernel calls this at the end of every system call. (A task's end frees its arena.)
 void arena_reset(void);
 
 // --- I/O buffers: what file reads and writes move their bytes through --------------------------
@@ -65,6 +70,7 @@ struct uio {
 };
 struct uio uio_guest(struct giov *one, struct gaddr base, size_t len); // *one must outlive the uio
 struct uio uio_kernel(void *buf, size_t len);
+// Both take at most INT_MAX & PAGE_MASK bytes, as read(2) does.
 // Copies in an iovec array (IOV_MAX, total capped at INT_MAX & PAGE_MASK as Linux does). -EINVAL,
 // -EFAULT. The array lives in the arena.
 int copy_in_iov(struct uio *ret, struct gaddr iov, uint64_t n);
@@ -81,3 +87,8 @@ void uio_put_commit(struct uio *u, size_t got);
 // nowait). Uses the payload window or one bounce buffer; at most one host call per 256 KiB.
 ssize_t uio_host_read(struct uio *u, int fd, int64_t off, int rwf_flags);
 ssize_t uio_host_write(struct uio *u, int fd, int64_t off, int rwf_flags);
+// The same for regular files, never stopping the kernel for a cold page: what is not in the host's
+// cache is read by a host-work thread. May wait. off >= 0.
+ssize_t uio_file_read(struct uio *u, int fd, int64_t off);
+// Moves a cursor past n bytes without touching them.
+void uio_skip(struct uio *u, size_t n);
