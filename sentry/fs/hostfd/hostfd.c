@@ -189,26 +189,6 @@ static ssize_t hostfd_read(struct file *f, struct uio *u, int64_t *pos)
 
 // --- writing ------------------------------------------------------------------------------------
 
-static void uio_skip(struct uio *u, size_t n)
-{
-	u->resid -= n;
-	if (u->kind == UIO_KERNEL) {
-		u->kbuf += n;
-		return;
-	}
-	while (n) {
-		size_t left = u->iov->len - u->iov_off, step = MIN(n, left);
-
-		u->iov_off += step;
-		n -= step;
-		if (u->iov_off == u->iov->len) {
-			u->iov++;
-			u->niov--;
-			u->iov_off = 0;
-		}
-	}
-}
-
 // Through a buffer of our own: by send() for sockets, else by a thread. The cursor moves by what the
 // host took.
 static ssize_t write_bounced(struct hostfd *h, struct uio *u)
