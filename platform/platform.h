@@ -125,6 +125,10 @@ void pf_will_block(struct pf_ctx *ctx);
 // Makes a context that is in the guest come back soon with some event. Harmless otherwise.
 void pf_kick(struct pf_ctx *ctx);
 bool pf_in_guest(const struct pf_ctx *ctx);
+// The coming resume performs the reported system call over again: in the backend where that can (a
+// futex wait that a kick interrupted goes on for the time that is left, whatever pf_set_local_calls
+// says), else it is reported again. Registers must not have been changed since the event.
+void pf_retry_call(struct pf_ctx *ctx);
 
 // --- registers (sentry must own ctx) --------------------------------------------------------
 void pf_get_regs(struct pf_ctx *ctx, struct abi_regs *ret);

@@ -45,6 +45,7 @@ struct fake_ctx {
 	struct abi_regs regs;
 	char fp[FP_SIZE];
 	bool in_guest, is_ready, kicked;
+	bool again;     // the last event comes once more
 	bool has_event; // of a failed operation: comes instead of the script's next step
 	struct pf_event event;
 	struct queued queue[QUEUE_MAX];
@@ -93,7 +94,7 @@ static int fake_create(const struct pf_config *cfg, struct platform **ret_pf)
 
 	if (!f)
 		return -ENOMEM;
-	f->p.ops = &pf_fake_ops;
+	f->p.ops = &fake_backend;
 	f->p.cfg = *cfg;
 	TAILQ_INIT(&f->ready);
 	*ret_pf = &f->p;
@@ -121,6 +122,10 @@ static struct pf_event next_event(struct fake_ctx *c)
 	}
 	if (c->kicked)
 		return (struct pf_event){.kind = PF_EV_INTERRUPT};
+	if (c->again) {
+		c->again = false;
+		return c->ctx.ev;
+	}
 	c->payload_len = 0;
 	if (!c->step)
 		return (struct pf_event){.kind = PF_EV_NONE};
@@ -368,6 +373,15 @@ static void fake_resume(struct pf_ctx *ctx)
 	make_ready(c);
 }
 
+static void fake_retry_call(struct pf_ctx *ctx)
+{
+	struct fake_ctx *c = to_ctx(ctx);
+
+	own(c);
+	kassert(c->ctx.ev.kind == PF_EV_SYSCALL);
+	c->again = true;
+}
+
 static void fake_will_block(struct pf_ctx *ctx)
 {
 	own(to_ctx(ctx));
@@ -602,7 +616,7 @@ static uint64_t fake_vdso(const struct platform *pf, uint64_t *ret_start, uint64
 	return 0;
 }
 
-const struct pf_backend_ops pf_fake_ops = {
+const struct pf_backend fake_backend = {
 	.name = "fake",
 	.create = fake_create,
 	.destroy = fake_destroy,
@@ -618,6 +632,7 @@ const struct pf_backend_ops pf_fake_ops = {
 	.as_kill = fake_as_kill,
 	.as_free = fake_as_free,
 	.resume = fake_resume,
+	.retry_call = fake_retry_call,
 	.will_block = fake_will_block,
 	.kick = fake_kick,
 	.in_guest = fake_in_guest,
