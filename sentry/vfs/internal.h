@@ -4,9 +4,12 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/limits.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #include "platform/base/base.h"
+#include "platform/base/checked.h"
+#include "platform/base/log.h"
 #include "platform/base/slab.h"
 #include "sentry/vfs/mount.h"
 #include "sentry/vfs/vfs.h"
@@ -25,7 +28,8 @@ bool d_is_ancestor(const struct dentry *a, const struct dentry *d); // a == d co
 void d_exchange(struct dentry *a, struct dentry *b);
 void d_prune_children(struct dentry *d);  // drops unused cached dentries below d
 void d_kill_tree(struct dentry *root);    // the super block goes: everything unused below root
-static inline void d_set_name_ptr(struct dentry *d, char *name) { d->name = name; }
+// A child of parent without a place in the cache (O_TMPFILE); takes over inode.
+struct dentry *d_unhashed_child(struct dentry *parent, const char *name, struct inode *inode);
 
 // --- the walk ---------------------------------------------------------------------------------
 // While everything hits in the cache nothing waits, so path and root are plain pointers. Before the
@@ -67,7 +71,9 @@ static inline bool sb_or_mnt_rdonly(const struct path *p)
 }
 // Capability of c over inode (one user namespace for now).
 static inline bool capable_over(const struct inode *inode, const struct cred *c, unsigned cap) { return cred_capable(c, cap); }
-bool setattr_kill_suid(const struct inode *inode, uint32_t *ret_mode);
+// What is left of the mode when somebody writes to the file or (chown) it changes hands.
+uint32_t mode_without_suid(const struct inode *inode, const struct cred *c, bool chown);
+int kill_suid_for_write(struct inode *inode);
 
 // --- files --------------------------------------------------------------------------------------
 struct file *file_alloc(void);
@@ -76,8 +82,10 @@ const struct file_ops *chrdev_find(uint64_t rdev);
 void locks_release_posix(struct file *f, const void *owner); // close(2) by that descriptor table
 void locks_release_file(struct file *f);                     // the last close: OFD and flock
 void locks_free_ctx(struct inode *inode);
-int setattr_locked(struct inode *inode, struct iattr *a);
-int dentry_truncate(struct inode *inode, uint64_t size, struct dentry *d);
+// The size changes, permissions are checked: limits, suid bits, times. May wait.
+int do_truncate(struct inode *inode, struct dentry *d, uint64_t size);
+// RLIMIT_FSIZE and the file system's own limit: -EFBIG, with SIGXFSZ for the former.
+int newsize_ok(const struct inode *inode, uint64_t size);
 
 static inline void fsnotify(struct inode *inode, struct dentry *d, uint32_t mask, uint32_t cookie)
 {

@@ -28,6 +28,7 @@ struct mount {
 	LIST_ENTRY(mount) peer_link; // all mounts with a peer or master group
 	bool expire;                 // MNT_EXPIRE was asked once
 	char *source;                // owned; NULL: the super block's
+	struct mount *copy;          // scratch of the functions that copy trees
 };
 
 struct mnt_ns {

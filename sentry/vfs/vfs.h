@@ -113,7 +113,8 @@ struct iattr {
 	uint64_t size;
 	struct ktime atime, mtime, ctime;
 };
-enum { ATTR_MODE = 1, ATTR_UID = 2, ATTR_GID = 4, ATTR_SIZE = 8, ATTR_ATIME = 16, ATTR_MTIME = 32, ATTR_CTIME = 64 };
+enum { ATTR_MODE = 1, ATTR_UID = 2, ATTR_GID = 4, ATTR_SIZE = 8, ATTR_ATIME = 16, ATTR_MTIME = 32, ATTR_CTIME = 64,
+       ATTR_TIMES_NOW = 128 }; // ATIME and MTIME are "now": whoever may write may set them
 
 struct inode_ops { // a NULL op answers with the errno in brackets
 	// Directories. `dir` is locked for those that modify. name is NUL-terminated, at most 255 bytes.
@@ -123,6 +124,7 @@ struct inode_ops { // a NULL op answers with the errno in brackets
 	void (*walk_ahead)(struct dentry *d, const char *rest, unsigned open_flags);
 	int (*create)(struct inode *dir, struct dentry *d, uint32_t mode, struct inode **ret);  // regular file [EROFS]
 	int (*mkdir)(struct inode *dir, struct dentry *d, uint32_t mode, struct inode **ret);   // [EPERM]
+	// mode carries the file type too, for all of these; S_ISGID of the directory is the fs's (inode_init_owner).
 	int (*mknod)(struct inode *dir, struct dentry *d, uint32_t mode, uint64_t rdev, struct inode **ret); // FIFO, socket, devices [EPERM]
 	int (*symlink)(struct inode *dir, struct dentry *d, const char *target, struct inode **ret); // [EPERM]
 	int (*link)(struct inode *dir, struct dentry *d, struct inode *target);                 // [EPERM]
@@ -158,11 +160,16 @@ struct inode {
 	void *watches;               // inotify's; NULL: none
 	void *pipe, *sock;           // FIFO's pipe, bound AF_UNIX socket: their rooms'
 	const char *link;            // symlinks: the target if it is at hand (valid while the inode lives); else readlink()
+	bool linkable;               // nlink == 0, but link() may give it a name (O_TMPFILE)
 	bool has_acl;                // system.posix_acl_access exists: permission() must look (set by the fs)
 	void *priv;
 };
 // Fills in the common part: refs = 1, nlink = 1, times = now, takes a reference to sb.
 void inode_init(struct inode *inode, struct super_block *sb, uint32_t mode, const struct inode_ops *ops, const struct file_ops *fops);
+// A new file's owner, group and S_ISGID, from the current task and the directory (inode(7)).
+void inode_init_owner(struct inode *inode, const struct inode *dir);
+// For setattr(): copies all but the size from a.
+void inode_copy_attr(struct inode *inode, const struct iattr *a);
 struct inode *inode_get(struct inode *inode);
 void inode_put(struct inode *inode); // NULL is fine; the last one calls sb->ops->evict
 struct ktime vfs_now(void);          // CLOCK_REALTIME
@@ -315,6 +322,7 @@ void file_put(struct file *f); // NULL is fine
 static inline struct file *file_of_mobj(struct mobj *m) { return (struct file *)m; }
 bool mobj_is_file(const struct mobj *m);
 
+#define VFS_O_EXEC 040 // in vfs_open()'s flags, with O_RDONLY: execute permission instead of read permission
 int vfs_open(const struct path *p, unsigned flags, struct file **ret);                   // an existing object; checks permission
 int vfs_openat(int dirfd, const char *name, unsigned flags, uint32_t mode, unsigned walk_flags, struct file **ret);
 // A file with no name: pipes, sockets, eventfd, memfd ... name as /proc/PID/fd shows it ("anon_inode:[eventfd]",
