@@ -56,6 +56,10 @@ static void report(struct run *r, int status)
 		_exit(EXIT_OWN); // the caller is gone before it knew: nobody wants this container
 	close(r->report);
 	r->report = -1;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	dup2(null, 2);
+	close(null);
 }
 
 static void on_created(void *arg)
@@ -90,7 +94,7 @@ static char *annotations_text(const struct spec *s)
 static int live(struct run *r, const char *command, const int *stdio, bool wait_start, int sigs)
 {
 	struct launch_cfg cfg = {.id = r->dir.id, .command = command, .bundle = r->b.dir, .spec = r->b.spec,
-				 .config = r->b.config, .config_len = r->b.config_len, .wait_start = wait_start,
+				 .config = r->b.config, .config_len = r->b.config_len, .wait_start = wait_start, .err_fd = r->report >= 0 ? -1 : 2,
 				 .stdio = {stdio[0], stdio[1], stdio[2]}};
 	const struct launch_events ev = {.created = wait_start ? on_created : NULL, .running = on_running, .arg = r};
 	struct sandbox sb;

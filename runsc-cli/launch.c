@@ -144,6 +144,14 @@ static int open_tree_of(const struct tree *t)
 
 	if (syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr, sizeof(attr)) < 0)
 		jail_die("mount_setattr");
+	if (t->is_file) { // the gofer cannot open it again: see struct gofer_tree
+		char path[64];
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		fd = open(path, (t->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+		if (fd < 0)
+			jail_die(t->path);
+	}
 	return fd;
 }
 
@@ -158,7 +166,7 @@ static void await_go(struct launch *l)
 
 _Noreturn static void gofer_child(struct launch *l)
 {
-	int fds[5] = {-1, -1, 2, l->gofer_sock[1], l->cfg->stdio[2]};
+	int fds[5] = {-1, -1, l->cfg->err_fd, l->gofer_sock[1], -1};
 	cleanup_free char *ro = calloc(l->ntrees + 1, 1), *id = NULL;
 	int exe, log = -1;
 
@@ -186,12 +194,12 @@ _Noreturn static void gofer_child(struct launch *l)
 	exe = jail_place_fds(all, ARRAY_SIZE(fds) + l->ntrees, l->exe);
 	jail_empty_root();
 	jail_set_caps(GOFER_CAPS);
-	jail_exec(exe, (char *const[]){(char *)BOOT_GOFER_NAME, id, ro, (char *)(conf.debug ? "debug" : "quiet"), NULL});
+	jail_exec(exe, (char *const[]){(char *)BOOT_GOFER_NAME, id, ro, (char *)(log >= 0 ? "log" : "nolog"), NULL});
 }
 
 _Noreturn static void sentry_child(struct launch *l, int log_fd)
 {
-	const int fds[BOOT_FD_END] = {l->cfg->stdio[0], l->cfg->stdio[1], l->cfg->stdio[2], log_fd,
+	const int fds[BOOT_FD_END] = {l->cfg->stdio[0], l->cfg->stdio[1], l->cfg->stdio[2], log_fd >= 0 ? log_fd : l->cfg->err_fd,
 				      l->ctl[1], l->gofer_sock[0], l->doc_fd, l->cfg->listen_fd};
 	char id[300];
 	int exe;
@@ -365,7 +373,7 @@ int launch_gofer_main(int argc, char **argv)
 	prctl(PR_SET_NAME, BOOT_GOFER_NAME);
 	if (argc != 4 || strlen(argv[2]) == 0 || strlen(argv[2]) > GOFER_MAX_TREES)
 		return EXIT_OWN;
-	cfg = (struct gofer_config){.sock = GOFER_FD_SOCK, .log_fd = GOFER_FD_LOG, .ntrees = strlen(argv[2])};
+	cfg = (struct gofer_config){.sock = GOFER_FD_SOCK, .log_fd = strcmp(argv[3], "log") == 0 ? GOFER_FD_LOG : -1, .ntrees = strlen(argv[2])};
 	trees = calloc(cfg.ntrees, sizeof(*trees));
 	if (!trees)
 		return EXIT_OWN;

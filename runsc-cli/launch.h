@@ -15,6 +15,7 @@ struct launch_cfg {
 	const char *config;       // its text
 	size_t config_len;
 	int stdio[3];             // the container's; borrowed
+	int err_fd;               // where the sandbox's errors go without a debug log; -1: nowhere. Borrowed
 	int listen_fd;            // see BOOT_FD_LISTEN; -1: none. Borrowed
 	bool wait_start;          // runsc create
 };
