@@ -12,7 +12,7 @@
 #endif
 #define MADV_SOFT_OFFLINE_NR 101
 
-enum act { ACT_BAD, ACT_TRACK, ACT_HOST, ACT_BOTH, ACT_NOP, ACT_PERM };
+enum act { ACT_BAD, ACT_REMOVE, ACT_TRACK, ACT_HOST, ACT_BOTH, ACT_NOP, ACT_PERM };
 struct advice {
 	enum act act;
 	unsigned set, clear; // MM_VM_*
@@ -29,11 +29,12 @@ static struct advice advice_of(int advice)
 	case MADV_WILLNEED:
 	case MADV_DONTNEED:
 	case MADV_FREE:
-	case MADV_REMOVE:
 	case MADV_POPULATE_READ:
 	case MADV_POPULATE_WRITE:
 	case MADV_DONTNEED_LOCKED:
 		return (struct advice){.act = ACT_HOST};
+	case MADV_REMOVE:
+		return (struct advice){.act = ACT_REMOVE};
 	case MADV_COLD:
 	case MADV_PAGEOUT:
 	case MADV_COLLAPSE:
@@ -125,6 +126,27 @@ static int advise_host(struct mm *mm, struct pf_ctx *ctx, uint64_t start, uint64
 	return r < 0 ? r : hole;
 }
 
+// Punches holes into the objects of shared mappings; every mapping of them sees it.
+static int advise_remove(struct mm *mm, uint64_t start, uint64_t end)
+{
+	for (uint64_t at = start; at < end;) {
+		const struct vma *v = vma_at(mm, at);
+		uint64_t to;
+		int r;
+
+		if (!v)
+			return -ENOMEM;
+		to = MIN(v->end, end);
+		r = advise_vma_ok(v, MADV_REMOVE);
+		if (r == 0)
+			r = v->obj->ops->punch ? v->obj->ops->punch(v->obj, v->off + (at - v->start), to - at) : -EOPNOTSUPP;
+		if (r < 0)
+			return r;
+		at = to;
+	}
+	return 0;
+}
+
 static int advise_track(struct mm *mm, uint64_t start, uint64_t end, int advice, const struct advice *a)
 {
 	bool hole;
@@ -170,6 +192,8 @@ int mm_madvise(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, i
 	if (!mm_range_ok(addr, len))
 		return -ENOMEM;
 	klock_lock(&mm->lock);
+	if (a.act == ACT_REMOVE)
+		r = advise_remove(mm, addr, end);
 	if (a.act == ACT_NOP)
 		r = check_mapped(mm, addr, end);
 	if (a.act == ACT_TRACK || a.act == ACT_BOTH)

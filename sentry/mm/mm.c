@@ -9,6 +9,7 @@
 
 #define STACK_RND_PAGES (1UL << 22)
 #define MMAP_RND_PAGES (1UL << 28)
+#define HUGE_SIZE (2UL << 20)
 #define MIN_GAP (128UL << 20)
 #define PIE_BASE PAGE_DOWN(PF_GUEST_TOP / 3 * 2)
 #define STACK_DEFAULT_LIMIT (8UL << 20)
@@ -30,11 +31,15 @@ void mm_layout(struct mm *mm)
 
 static void layout_randomise(struct mm *mm)
 {
-	mm->stack_top = PF_GUEST_TOP;
+	mm->stack_top = PF_GUEST_TOP - HUGE_SIZE / 4;
 	mm->pie_base = PIE_BASE;
 	if (!mm->no_aslr) {
 		mm->stack_top -= random_below(STACK_RND_PAGES) << PAGE_SHIFT;
 		mm->mmap_rnd = random_below(MMAP_RND_PAGES) << PAGE_SHIFT;
+		// The stack is mapped to its full size at once. Where its top lies just above a border of huge
+		// pages, a host that uses them freely would give a whole one to every small program.
+		if (mm->stack_top % HUGE_SIZE < HUGE_SIZE / 4)
+			mm->stack_top -= HUGE_SIZE / 4;
 		mm->pie_base += random_below(MMAP_RND_PAGES) << PAGE_SHIFT;
 	}
 	mm_layout(mm);

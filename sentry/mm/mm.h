@@ -39,6 +39,8 @@ struct mobj_ops {
 	int (*map_fd)(struct mobj *m, uint64_t off, uint64_t len, int prot, bool shared, int *ret_fd, uint64_t *ret_off);
 	void (*mapped)(struct mobj *m, struct vma *v);   // one more VMA refers to it (also split/fork); never waits; may be NULL
 	void (*unmapped)(struct mobj *m, struct vma *v); // one fewer (also merges); never waits; may be NULL
+	// MADV_REMOVE: gives [off, off+len) back, it reads as zeroes from now on. May wait. NULL: -EOPNOTSUPP.
+	int (*punch)(struct mobj *m, uint64_t off, uint64_t len);
 	// For /proc/PID/maps: device, inode number, and the path into buf (as seen from the reader's root).
 	void (*describe)(struct mobj *m, char *buf, size_t size, uint64_t *ret_dev, uint64_t *ret_ino);
 	void (*release)(struct mobj *m); // last reference
@@ -99,6 +101,8 @@ int64_t mm_mmap(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, 
 // beyond it. (A shared mapping of a file not open for writing has no PROT_WRITE, one from a noexec
 // mount no PROT_EXEC.) mm_mmap() allows all three.
 int64_t mm_mmap_max(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, int prot, int max_prot, int flags, struct mobj *obj, uint64_t off);
+// Where mm_mmap() would place len bytes (both page aligned) at a multiple of align, a power of two; 0: nowhere.
+uint64_t mm_find_free(const struct mm *mm, uint64_t len, uint64_t align);
 int mm_munmap(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len);
 int mm_mprotect(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, int prot);
 int64_t mm_mremap(struct mm *mm, struct pf_ctx *ctx, uint64_t old, uint64_t old_len, uint64_t new_len, int flags, uint64_t new_addr);

@@ -64,6 +64,18 @@ uint64_t mm_find_place(const struct mm *mm, uint64_t len, bool low32)
 	return a ? a : vma_find_gap(mm, PAGE_DOWN(PF_GUEST_TOP / 3), PF_GUEST_TOP, len, false);
 }
 
+uint64_t mm_find_free(const struct mm *mm, uint64_t len, uint64_t align)
+{
+	uint64_t padded, a;
+
+	if (align <= PAGE_SIZE)
+		return mm_find_place(mm, len, false);
+	if (!add_u64(len, align - PAGE_SIZE, &padded))
+		return 0;
+	a = mm_find_place(mm, padded, false);
+	return a ? (a + align - 1) & ~(align - 1) : 0;
+}
+
 static int64_t choose_addr(const struct mm *mm, const struct map_req *q)
 {
 	uint64_t addr = PAGE_DOWN(q->addr);

@@ -32,6 +32,13 @@ static int shmem_map_fd(struct mobj *m, uint64_t off, uint64_t len, int prot, bo
 	return 0;
 }
 
+static int shmem_punch(struct mobj *m, uint64_t off, uint64_t len)
+{
+	struct shmem *s = (struct shmem *)m;
+
+	return fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) < 0 ? -errno : 0;
+}
+
 static void shmem_describe(struct mobj *m, char *buf, size_t size, uint64_t *ret_dev, uint64_t *ret_ino)
 {
 	struct shmem *s = (struct shmem *)m;
@@ -49,7 +56,7 @@ static void shmem_release(struct mobj *m)
 	slab_free(&shmem_slab, s);
 }
 
-static const struct mobj_ops shmem_ops = {.map_fd = shmem_map_fd, .describe = shmem_describe, .release = shmem_release};
+static const struct mobj_ops shmem_ops = {.map_fd = shmem_map_fd, .punch = shmem_punch, .describe = shmem_describe, .release = shmem_release};
 
 int mobj_new_shmem(const char *name, uint64_t size, struct mobj **ret)
 {

@@ -23,6 +23,8 @@ static void file_release(struct mobj *m)
 		f->ops->release(f);
 	if (f->mode & FMODE_WRITER)
 		inode->writers--;
+	if (f->mode & FMODE_DENY_WRITE)
+		inode_allow_write(inode);
 	if (inode && !(f->mode & FMODE_PATH))
 		fsnotify(inode, f->path.dentry, f->mode & FMODE_WRITE ? FSN_CLOSE_WRITE : FSN_CLOSE_NOWRITE, 0);
 	path_put(&f->path);

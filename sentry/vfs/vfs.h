@@ -301,7 +301,8 @@ struct file_ops { // a NULL op answers with the errno in brackets
 	unsigned flags;                                                // FOP_*
 };
 enum { FOP_STREAM = 1 }; // no position: lseek is ESPIPE, pread/pwrite too
-enum { FMODE_READ = 1, FMODE_WRITE = 2, FMODE_EXEC = 4, FMODE_PATH = 8, FMODE_NONBLOCK_IO = 16, FMODE_WRITER = 32 };
+enum { FMODE_READ = 1, FMODE_WRITE = 2, FMODE_EXEC = 4, FMODE_PATH = 8, FMODE_NONBLOCK_IO = 16, FMODE_WRITER = 32,
+       FMODE_DENY_WRITE = 64 /* the loader called inode_deny_write(): undone with the file */ };
 struct file {
 	struct mobj mobj;      // first: its refs are the file's; ops are vfs's own
 	struct path path;      // mnt may be NULL for anonymous files

@@ -261,7 +261,8 @@ static void obj_describe(struct mobj *m, char *buf, size_t size, uint64_t *dev, 
 	*ino = 1835083;
 }
 static void obj_release(struct mobj *m) { obj_stat.fds = -1; }
-static const struct mobj_ops obj_ops = {obj_map_fd, obj_mapped, obj_unmapped, obj_describe, obj_release};
+static const struct mobj_ops obj_ops = {
+	.map_fd = obj_map_fd, .mapped = obj_mapped, .unmapped = obj_unmapped, .describe = obj_describe, .release = obj_release};
 
 static void body_objects(void)
 {
