@@ -1,0 +1,15 @@
+// The zygote: the process that every stub is forked from. It is started before the sentry is locked
+// down and needs no privilege but to exist.
+#pragma once
+#include <sys/types.h>
+
+struct zygote_config {
+	const char *id; // the container's, shown in ps; NULL: none
+};
+
+// Forks and executes the zygote. Call it in the process that becomes the sentry: that process is
+// the parent of all stubs (it reaps them, reads their memory as their ancestor, and they are
+// killed when the calling thread ends). The zygote starts up on its own; pf_create waits for it.
+// ret_sock: for pf_config.zygote_sock, the caller's. -errno, with nothing left behind.
+// Needs /proc, memfd_create with exec allowed (vm.memfd_noexec < 2), fork and execveat.
+int zygote_start(const struct zygote_config *cfg, int *ret_sock, pid_t *ret_pid);

@@ -1,0 +1,664 @@
+// The systrap platform, driven by a loop of its own: tiny guests in machine code.
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "platform/base/base.h"
+#include "platform/platform.h"
+#include "platform/systrap/zygote.h"
+
+#define CODE 0x400000UL
+#define DATA 0x500000UL
+#define STACK 0x600000UL
+
+static struct platform *pf;
+static struct pf_ctx *last_event;
+
+// --- a loop ---------------------------------------------------------------------------------
+// owner counts the events of a context that nobody has taken yet.
+static void on_event(struct pf_ctx *ctx)
+{
+	last_event = ctx;
+	ctx->owner = (void *)((uintptr_t)ctx->owner + 1);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
+}
+
+static void loop_once(void)
+{
+	uint64_t spin, start;
+
+	if (pf_poll(pf))
+		return;
+	spin = pf_spin_ns(pf);
+	for (start = now_ns(); spin && now_ns() - start < spin;)
+		for (int i = 0; i < 16; i++)
+			if (pf_poll(pf))
+				return;
+	if (pf_prepare_sleep(pf)) {
+		struct pollfd p = {pf_poll_fd(pf), POLLIN, 0};
+
+		assert_int_equal(poll(&p, 1, 5000), 1);
+		pf_woke(pf);
+	}
+}
+
+static void on_wait(struct pf_ctx *ctx)
+{
+	while (!ctx->owner)
+		loop_once();
+	ctx->owner = (void *)((uintptr_t)ctx->owner - 1);
+}
+
+static const struct pf_event *run(struct pf_ctx *ctx)
+{
+	pf_resume(ctx);
+	on_wait(ctx);
+	return &ctx->ev;
+}
+
+static int setup(void **state)
+{
+	struct zygote_config zc = {.id = "unit"};
+	struct pf_config cfg = {.hooks = {on_event, on_wait}, .host_cpus = 2};
+	pid_t pid;
+
+	if (zygote_start(&zc, &cfg.zygote_sock, &pid))
+		return -1;
+	cfg.zygote_pid = pid;
+	return pf_create("systrap", &cfg, &pf);
+}
+
+static int teardown(void **state)
+{
+	pf_destroy(pf);
+	// Everything that was started is gone and reaped.
+	return waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD ? 0 : -1;
+}
+
+// --- guests ---------------------------------------------------------------------------------
+static void map(struct pf_ctx *c, uint64_t addr, uint64_t len, int prot)
+{
+	struct pf_op op = {.kind = PF_OP_MAP_ANON, .addr = addr, .len = len, .prot = (uint32_t)prot, .flags = MAP_PRIVATE, .fd = -1};
+
+	assert_int_equal(pf_queue_op(c, &op), 0);
+}
+
+static struct pf_ctx *guest(const void *code, size_t len)
+{
+	struct pf_as *as;
+	struct pf_ctx *c;
+	struct abi_regs r;
+
+	assert_int_equal(pf_as_new(pf, &as, &c), 0);
+	c->owner = NULL;
+	map(c, CODE, 0x2000, PROT_READ | PROT_WRITE | PROT_EXEC);
+	map(c, DATA, 0x2000, PROT_READ | PROT_WRITE);
+	map(c, STACK, 0x4000, PROT_READ | PROT_WRITE);
+	assert_int_equal(pf_flush(c), 0);
+	assert_int_equal(pf_write(as, CODE, code, len), len);
+	pf_get_regs(c, &r);
+	r.rip = CODE;
+	r.rsp = STACK + 0x3000;
+	pf_set_regs(c, &r);
+	return c;
+}
+
+static void end(struct pf_ctx *c)
+{
+	struct pf_as *as = c->as;
+
+	pf_ctx_exit(c);
+	pf_as_free(as);
+}
+
+static void expect_call(const struct pf_event *ev, uint32_t nr)
+{
+	assert_int_equal(ev->kind, PF_EV_SYSCALL);
+	assert_int_equal(ev->sc.nr, nr);
+}
+
+static void result(struct pf_ctx *c, int64_t r)
+{
+	pf_set_result(c, r);
+}
+
+#define GUEST(name, asm_text)                                                                                  \
+	extern const char guest_##name[], guest_##name##_end[];                                               \
+	__asm__(".pushsection .rodata\n.globl guest_" #name "\nguest_" #name ":\n" asm_text "\nguest_" #name \
+		"_end:\n.popsection\n")
+#define RUN(name) guest(guest_##name, (size_t)(guest_##name##_end - guest_##name))
+
+GUEST(calls, "mov $1,%edi; mov $2,%esi; mov $3,%edx; mov $4,%r10d; mov $5,%r8d; mov $6,%r9d\n"
+	     "mov $1000,%eax; syscall\n"
+	     "mov %rax,%rdi; mov %rcx,%rsi; mov %r11,%rdx; mov $1001,%eax; syscall\n hlt");
+
+static void test_calls(void **state)
+{
+	struct pf_ctx *c = RUN(calls);
+	const struct pf_event *ev = run(c);
+	struct abi_regs r;
+
+	expect_call(ev, 1000);
+	for (int i = 0; i < 6; i++)
+		assert_int_equal(ev->sc.args[i], i + 1);
+	pf_get_regs(c, &r);
+	assert_int_equal(r.orig_rax, 1000);
+	assert_int_equal(r.rsp, STACK + 0x3000);
+	assert_int_equal(r.cs, 0x33);
+	result(c, -38);
+	ev = run(c);
+	expect_call(ev, 1001);
+	assert_int_equal(ev->sc.args[0], -38);
+	assert_int_equal(ev->sc.args[1], r.rip);
+	assert_int_equal(ev->sc.args[2] & 0xcff, 0x246 & 0xcff & ev->sc.args[2]);
+	ev = run(c); // hlt
+	assert_int_equal(ev->kind, PF_EV_FAULT);
+	assert_int_equal(ev->fault.signo, SIGSEGV);
+	assert_int_equal(ev->fault.trapno, 13);
+	end(c);
+}
+
+GUEST(regs, "mov $0x1111,%ebx; mov $0x2222,%r15d; mov $77,%eax; syscall\n"
+	    "mov %rbx,%rdi; mov %r15,%rsi; rdfsbase %rdx; mov $78,%eax; syscall");
+
+static void test_regs(void **state)
+{
+	struct pf_ctx *c = RUN(regs);
+	const struct pf_event *ev = run(c);
+	struct abi_regs r;
+
+	expect_call(ev, 77);
+	pf_get_regs(c, &r);
+	assert_int_equal(r.rbx, 0x1111);
+	assert_int_equal(r.r15, 0x2222);
+	r.rbx = 0xdeadbeefcafe;
+	r.r15 = 5;
+	r.fs_base = DATA;
+	pf_set_regs(c, &r);
+	ev = run(c);
+	expect_call(ev, 78);
+	assert_int_equal(ev->sc.args[0], 0xdeadbeefcafe);
+	assert_int_equal(ev->sc.args[1], 5);
+	assert_int_equal(ev->sc.args[2], DATA);
+	end(c);
+}
+
+GUEST(fault, "mov $0x12345678,%eax; movl $1,(%rax); ud2; int3; mov $20,%eax; int $0x80; hlt");
+
+static void test_faults(void **state)
+{
+	struct pf_ctx *c = RUN(fault);
+	const struct pf_event *ev = run(c);
+	struct abi_regs r;
+
+	assert_int_equal(ev->kind, PF_EV_FAULT);
+	assert_int_equal(ev->fault.signo, SIGSEGV);
+	assert_int_equal(ev->fault.code, SEGV_MAPERR);
+	assert_int_equal(ev->fault.addr, 0x12345678);
+	assert_int_equal(ev->fault.trapno, 14);
+	assert_int_equal(ev->fault.err & 7, 6);
+	pf_get_regs(c, &r);
+	assert_int_equal(r.rip, CODE + 5);
+	assert_int_equal(r.orig_rax, UINT64_MAX);
+	r.rip += 6;
+	pf_set_regs(c, &r);
+	ev = run(c);
+	assert_int_equal(ev->fault.signo, SIGILL);
+	pf_get_regs(c, &r);
+	r.rip += 2;
+	pf_set_regs(c, &r);
+	ev = run(c);
+	assert_int_equal(ev->fault.signo, SIGTRAP);
+	ev = run(c); // int $0x80
+	assert_int_equal(ev->fault.signo, SIGSEGV);
+	end(c);
+}
+
+static const char path[] = "/usr/share/whatever";
+// open(path), write(1, DATA+1, 100), getpid
+GUEST(payload, "mov $0x500100,%edi; xor %esi,%esi; mov $2,%eax; syscall\n"
+	       "mov $1,%edi; mov $0x500001,%esi; mov $100,%edx; mov $1,%eax; syscall\n"
+	       "mov $0x666000,%edi; mov $2,%eax; syscall\n"
+	       "mov $39,%eax; syscall; mov %rax,%rdi; mov $1000,%eax; syscall; hlt");
+
+static void test_payload(void **state)
+{
+	struct pf_ctx *c = RUN(payload);
+	const struct pf_identity id = {42, 43, 0, 0, 0, 0};
+	const volatile void *p;
+	char buf[64];
+	char *s;
+
+	assert_int_equal(pf_write(c->as, DATA + 0x100, path, sizeof(path)), sizeof(path));
+	expect_call(run(c), 2);
+	assert_int_equal(pf_snapshot(c, DATA + 0x100, &p), sizeof(path));
+	assert_string_equal((const char *)(uintptr_t)p, path);
+	assert_int_equal(pf_snapshot(c, DATA + 0x105, &p), sizeof(path) - 5);
+	assert_int_equal(pf_snapshot(c, DATA + 0x114, &p), 0);
+	s = pf_store(c, DATA + 0x200, 32);
+	assert_non_null(s);
+	memcpy(s, "stored", 7);
+	pf_store_trim(c, 7);
+	result(c, 3);
+	expect_call(run(c), 1);
+	assert_int_equal(pf_read(c->as, DATA + 0x200, buf, 8), 8);
+	assert_string_equal(buf, "stored");
+	assert_int_equal(pf_snapshot(c, DATA + 1, &p), 100);
+	// A store that is waiting is seen after pf_store_sync.
+	s = pf_store(c, DATA + 0x300, 6);
+	memcpy(s, "hello", 6);
+	assert_int_equal(pf_store_sync(c, DATA + 0x303, 1), 0);
+	assert_int_equal(pf_read(c->as, DATA + 0x300, buf, 6), 6);
+	assert_string_equal(buf, "hello");
+	// A store to a bad address.
+	s = pf_store(c, DATA + 0x400, 4);
+	memcpy(s, "abc", 4);
+	s = pf_store(c, 0x700000, 4);
+	memcpy(s, "abc", 4);
+	result(c, 0);
+	assert_int_equal(run(c)->kind, PF_EV_STORE_FAULT);
+	assert_int_equal(c->ev.ops.index, 2); // the one applied early counts
+	assert_int_equal(c->ev.ops.addr, 0x700000);
+	expect_call(run(c), 2); // a path at a bad address: no snapshot
+	assert_int_equal(pf_snapshot(c, 0x666000, &p), 0);
+	pf_set_identity(c, &id);
+	pf_set_local_calls(c, true);
+	result(c, 0);
+	expect_call(run(c), 1000);
+	assert_int_equal(c->ev.sc.args[0], 42);
+	end(c);
+}
+
+GUEST(count, "1: incq 0x500000; mov $1000,%eax; syscall; jmp 1b");
+
+static uint64_t peek(struct pf_as *as, uint64_t addr)
+{
+	uint64_t v = 0;
+
+	assert_int_equal(pf_read(as, addr, &v, 8), 8);
+	return v;
+}
+
+static void test_memory(void **state)
+{
+	struct pf_ctx *c = RUN(count);
+	struct pf_op op = {.kind = PF_OP_UNMAP, .addr = DATA, .len = 0x1000};
+	int fd = memfd_create("x", 0);
+	uint64_t v = 500;
+
+	expect_call(run(c), 1000);
+	assert_int_equal(peek(c->as, DATA), 1);
+	assert_int_equal(pf_queue_op(c, &op), 0);
+	assert_int_equal(run(c)->kind, PF_EV_FAULT);
+	// Shared memory.
+	assert_int_equal(ftruncate(fd, 8192), 0);
+	assert_int_equal(pwrite(fd, &v, 8, 4096), 8);
+	op = (struct pf_op){.kind = PF_OP_MAP_FD, .addr = DATA, .len = 0x1000, .prot = 3, .flags = MAP_SHARED, .fd = fd, .off = 4096};
+	assert_int_equal(pf_queue_op(c, &op), 0);
+	close(fd);
+	expect_call(run(c), 1000);
+	assert_int_equal(peek(c->as, DATA), 501);
+	op = (struct pf_op){.kind = PF_OP_PROTECT, .addr = DATA, .len = 0x1000, .prot = PROT_READ};
+	assert_int_equal(pf_queue_op(c, &op), 0);
+	assert_int_equal(run(c)->kind, PF_EV_FAULT);
+	assert_int_equal(c->ev.fault.code, SEGV_ACCERR);
+	op.prot = 3;
+	assert_int_equal(pf_queue_op(c, &op), 0);
+	assert_int_equal(pf_flush(c), 0);
+	op = (struct pf_op){.kind = PF_OP_REMAP, .addr = DATA, .len = 0x1000, .new_addr = 0x900000, .new_len = 0x1000};
+	assert_int_equal(pf_queue_op(c, &op), 0);
+	op = (struct pf_op){.kind = PF_OP_REMAP, .addr = 0x900000, .len = 0x1000, .new_addr = DATA, .new_len = 0x1000};
+	assert_int_equal(pf_queue_op(c, &op), 0);
+	expect_call(run(c), 1000);
+	assert_int_equal(peek(c->as, DATA), 502);
+	// A failure says which, and what comes after it is not done, its descriptors are not mistaken.
+	op = (struct pf_op){.kind = PF_OP_PROTECT, .addr = 0x700000, .len = 0x1000, .prot = 3};
+	assert_int_equal(pf_queue_op(c, &op), 0);
+	fd = memfd_create("y", 0);
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	op = (struct pf_op){.kind = PF_OP_MAP_FD, .addr = DATA, .len = 0x1000, .prot = 3, .flags = MAP_SHARED, .fd = fd};
+	assert_int_equal(pf_queue_op(c, &op), 0);
+	assert_int_equal(run(c)->kind, PF_EV_OPS_FAILED);
+	assert_int_equal(c->ev.ops.index, 0);
+	assert_int_equal(c->ev.ops.error, -ENOMEM);
+	assert_int_equal(pf_queue_op(c, &op), 0);
+	close(fd);
+	expect_call(run(c), 1000);
+	assert_int_equal(peek(c->as, DATA), 1);
+	// Many operations: the list overflows into flushes.
+	for (unsigned i = 0; i < 200; i++)
+		map(c, 0x10000000 + i * 0x2000, 0x1000, 3);
+	expect_call(run(c), 1000);
+	for (unsigned i = 0; i < 200; i++)
+		assert_int_equal(pf_write(c->as, 0x10000000 + i * 0x2000, &v, 8), 8);
+	op.addr = PF_GUEST_TOP;
+	assert_int_equal(pf_queue_op(c, &op), -EINVAL);
+	assert_int_equal(pf_read(c->as, PF_GUEST_TOP + 0x10000, &v, 8), -EFAULT);
+	end(c);
+}
+
+static void test_fork(void **state)
+{
+	struct pf_ctx *c = RUN(count), *k, *kk;
+	struct pf_as *as, *as2;
+
+	for (int i = 1; i < 4; i++) {
+		expect_call(run(c), 1000);
+		assert_int_equal(peek(c->as, DATA), i);
+	}
+	assert_int_equal(pf_fork(c, &as, &k), 0);
+	expect_call(&c->ev, 1000);
+	result(k, 0);
+	k->owner = NULL;
+	expect_call(run(k), 1000);
+	expect_call(run(k), 1000);
+	assert_int_equal(peek(as, DATA), 5);
+	expect_call(run(c), 1000);
+	assert_int_equal(peek(c->as, DATA), 4);
+	assert_int_equal(pf_fork(k, &as2, &kk), 0);
+	kk->owner = NULL;
+	end(c);
+	expect_call(run(kk), 1000);
+	assert_int_equal(peek(as2, DATA), 6);
+	pf_as_kill(as);
+	assert_int_equal(run(k)->kind, PF_EV_DEAD);
+	end(k);
+	end(kk);
+}
+
+GUEST(thread, "mov $1000,%eax; syscall; 1: incq 0x500000(,%rdi,8); mov $1001,%eax; syscall; jmp 1b");
+
+static void test_threads(void **state)
+{
+	struct pf_ctx *c = RUN(thread), *t[8];
+	struct abi_regs r;
+
+	expect_call(run(c), 1000);
+	for (int round = 0; round < 3; round++) {
+		for (uint64_t i = 0; i < 8; i++) {
+			assert_int_equal(pf_thread_new(c, &t[i]), 0);
+			t[i]->owner = NULL;
+			pf_get_regs(t[i], &r);
+			r.rdi = i + 1;
+			pf_set_regs(t[i], &r);
+			if (i < 4)
+				pf_resume(t[i]);
+		}
+		assert_int_equal(pf_flush(c), 0);
+		for (uint64_t i = 0; i < 8; i++) {
+			if (i >= 4)
+				pf_resume(t[i]);
+			on_wait(t[i]);
+			expect_call(&t[i]->ev, 1001);
+			expect_call(run(t[i]), 1001);
+			assert_int_equal(peek(c->as, DATA + 8 * (i + 1)), 2 * (round + 1));
+		}
+		for (int i = 0; i < 8; i++)
+			pf_ctx_exit(t[i]);
+	}
+	end(c);
+}
+
+GUEST(spin, "mov $1000,%eax; syscall; 1: incq 0x500000; jmp 1b");
+
+static void test_kick(void **state)
+{
+	struct pf_ctx *c = RUN(spin);
+	uint64_t last = 0;
+
+	expect_call(run(c), 1000);
+	for (int i = 0; i < 200; i++) {
+		struct timespec pause = {0, i % 3 * 20000};
+
+		pf_resume(c);
+		assert_true(pf_in_guest(c));
+		if (pause.tv_nsec)
+			nanosleep(&pause, NULL);
+		pf_kick(c);
+		pf_kick(c);
+		on_wait(c);
+		assert_int_equal(c->ev.kind, PF_EV_INTERRUPT);
+		assert_true(peek(c->as, DATA) >= last);
+		last = peek(c->as, DATA);
+	}
+	assert_true(pf_as_cpu_ns(c->as) > 0);
+	end(c);
+}
+
+// futex(DATA, WAIT, 0, timeout at DATA+16) and report; forever
+GUEST(futex, "1: mov $0x500000,%edi; mov 0x500008,%esi; xor %edx,%edx; mov 0x500030,%r10; mov $202,%eax; syscall\n"
+	     "mov %rax,%rdi; mov $1000,%eax; syscall; jmp 1b");
+
+static void poke(struct pf_as *as, uint64_t addr, uint64_t v)
+{
+	assert_int_equal(pf_write(as, addr, &v, 8), 8);
+}
+
+static void test_futex(void **state)
+{
+	struct pf_ctx *c = RUN(futex), *t;
+	struct timespec pause = {0, 5000000};
+	uint64_t start;
+
+	pf_set_local_calls(c, true);
+	poke(c->as, DATA, 1);
+	expect_call(run(c), 1000); // EAGAIN
+	assert_int_equal(c->ev.sc.args[0], -EAGAIN);
+	poke(c->as, DATA, 0);
+	pf_resume(c);
+	nanosleep(&pause, NULL);
+	assert_int_equal(pf_poll(pf), 0);
+	pf_kick(c);
+	on_wait(c);
+	expect_call(&c->ev, SYS_futex);
+	// Nothing to do: it waits again, and a wake-up from another thread of the stub ends it.
+	result(c, -EINTR);
+	expect_call(run(c), 1000);
+	assert_int_equal(c->ev.sc.args[0], -EINTR);
+	assert_int_equal(pf_thread_new(c, &t), 0);
+	t->owner = NULL;
+	pf_set_local_calls(t, true);
+	pf_resume(t); // waits on the futex
+	assert_int_equal(pf_flush(c), 0);
+	nanosleep(&pause, NULL);
+	pf_kick(t);
+	on_wait(t);
+	expect_call(&t->ev, SYS_futex);
+	pf_retry_call(t);
+	pf_resume(t);
+	nanosleep(&pause, NULL);
+	assert_int_equal(pf_poll(pf), 0);
+	assert_int_equal(pf_futex_wake(c, DATA, 1, true), 0);
+	poke(c->as, DATA, 1);
+	assert_int_equal(pf_flush(c), 0);
+	on_wait(t);
+	expect_call(&t->ev, 1000);
+	assert_int_equal(t->ev.sc.args[0], 0);
+	pf_ctx_exit(t);
+	// A relative timeout keeps running across a kick.
+	poke(c->as, DATA, 0);
+	poke(c->as, DATA + 0x30, DATA + 0x40);
+	poke(c->as, DATA + 0x40, 0);
+	poke(c->as, DATA + 0x48, 60000000);
+	start = now_ns();
+	pf_resume(c);
+	for (int i = 0; i < 5; i++) {
+		nanosleep(&pause, NULL);
+		pf_kick(c);
+		on_wait(c);
+		expect_call(&c->ev, SYS_futex);
+		pf_retry_call(c);
+		pf_resume(c);
+	}
+	on_wait(c);
+	expect_call(&c->ev, 1000);
+	assert_int_equal(c->ev.sc.args[0], -ETIMEDOUT);
+	assert_true(now_ns() - start >= 60000000 && now_ns() - start < 75000000);
+	end(c);
+}
+
+GUEST(fp, "movq %rdi,%xmm3; mov $1000,%eax; syscall; movq %xmm3,%rdi; stmxcsr 0x500000; mov 0x500000,%esi; mov $1001,%eax; syscall\n"
+	  "movq %xmm3,%rdi; stmxcsr 0x500000; mov 0x500000,%esi; mov $1002,%eax; syscall");
+
+static void test_fp(void **state)
+{
+	struct pf_ctx *c = RUN(fp), *k;
+	struct pf_as *as;
+	uint8_t *buf = aligned_alloc(64, 16384), *buf2 = aligned_alloc(64, 16384);
+	struct abi_regs r;
+	uint64_t v = 0x1122334455667788;
+
+	assert_true(pf_fp_size(pf) >= 576 && pf_fp_size(pf) <= 8192);
+	pf_get_regs(c, &r);
+	r.rdi = v;
+	pf_set_regs(c, &r);
+	// A context that never ran: initial state; what is set is what runs.
+	assert_int_equal(pf_get_fp(c, buf), 0);
+	assert_int_equal(*(uint32_t *)(buf + 24), 0x1f80);
+	expect_call(run(c), 1000);
+	assert_int_equal(pf_get_fp(c, buf), 0);
+	assert_memory_equal(buf + 160 + 48, &v, 8);
+	v++;
+	memcpy(buf + 160 + 48, &v, 8);
+	*(uint32_t *)(buf + 24) = 0x9fc0;
+	buf[512] |= 3;
+	assert_int_equal(pf_set_fp(c, buf), 0);
+	expect_call(run(c), 1001);
+	assert_int_equal(c->ev.sc.args[0], v);
+	assert_int_equal(c->ev.sc.args[1], 0x9fc0);
+	assert_int_equal(pf_fork(c, &as, &k), 0);
+	assert_int_equal(pf_get_fp(k, buf2), 0);
+	assert_memory_equal(buf2 + 160 + 48, &v, 8);
+	k->owner = NULL;
+	expect_call(run(k), 1002);
+	assert_int_equal(k->ev.sc.args[0], v);
+	assert_int_equal(pf_reset_fp(c), 0);
+	expect_call(run(c), 1002);
+	assert_int_equal(c->ev.sc.args[0], 0);
+	assert_int_equal(c->ev.sc.args[1], 0x1f80);
+	buf[512 + 7] = 0x80;
+	assert_int_equal(pf_set_fp(c, buf), -EINVAL);
+	end(k);
+	// A blank context can be given vector state.
+	end(c);
+	c = RUN(fp);
+	buf[512 + 7] = 0;
+	assert_int_equal(pf_set_fp(c, buf), 0);
+	pf_get_regs(c, &r);
+	r.rip += 5;
+	r.rax = 999;
+	r.rdi = 0;
+	pf_set_regs(c, &r);
+	expect_call(run(c), 1000);
+	expect_call(run(c), 1001);
+	assert_int_equal(c->ev.sc.args[0], v);
+	assert_int_equal(c->ev.sc.args[1], 0x9fc0);
+	end(c);
+	free(buf);
+	free(buf2);
+}
+
+// What the stub's filter does not allow comes to us as a call, from wherever it is made.
+GUEST(hostile, "mov $2,%edi; mov $1,%esi; xor %edx,%edx; mov $41,%eax; mov $0x7fff0001000e,%rcx; jmp 1f\n"
+	       "1: mov $41,%eax; syscall; mov $0x7fff00010000,%rbx; mov $41,%edi; call *%rbx; hlt");
+
+static void test_hostile(void **state)
+{
+	struct pf_ctx *c = RUN(hostile);
+
+	expect_call(run(c), 41);
+	expect_call(run(c), 41); // through the stub's own page
+	end(c);
+}
+
+static void test_dead(void **state)
+{
+	struct pf_ctx *c = RUN(spin), *d;
+
+	expect_call(run(c), 1000);
+	pf_resume(c);
+	pf_as_kill(c->as);
+	pf_as_kill(c->as);
+	on_wait(c);
+	assert_int_equal(c->ev.kind, PF_EV_DEAD);
+	assert_int_equal(run(c)->kind, PF_EV_DEAD);
+	assert_int_equal(pf_flush(c), 0);
+	end(c);
+	// One that dies by itself: exit_group is not filtered.
+	GUEST(exits, "mov $1000,%eax; syscall; mov $231,%edi; mov $0x7fff00010000,%rbx; call *%rbx");
+	d = RUN(exits);
+	expect_call(run(d), 1000);
+	assert_int_equal(run(d)->kind, PF_EV_DEAD);
+	end(d);
+}
+
+static void test_vdso(void **state)
+{
+	uint64_t start, stop, vdso = pf_vdso(pf, &start, &stop);
+
+	print_message("vdso at %lx, %lx-%lx\n", vdso, start, stop);
+	assert_true(vdso >= PF_GUEST_TOP && start <= vdso && stop > vdso);
+}
+
+static void test_cost(void **state)
+{
+	struct pf_ctx *c = RUN(count), *k;
+	struct pf_as *as;
+	uint64_t t;
+	enum { N = 100000, F = 200 };
+
+	expect_call(run(c), 1000);
+	t = now_ns();
+	for (int i = 0; i < N; i++) {
+		pf_set_result(c, 0);
+		pf_resume(c);
+		on_wait(c);
+	}
+	print_message("round trip: %lu ns\n", (now_ns() - t) / N);
+	t = now_ns();
+	for (int i = 0; i < F; i++) {
+		assert_int_equal(pf_fork(c, &as, &k), 0);
+		k->owner = NULL;
+		end(k);
+	}
+	print_message("fork and kill: %lu ns\n", (now_ns() - t) / F);
+	t = now_ns();
+	for (int i = 0; i < F; i++) {
+		assert_int_equal(pf_as_new(pf, &as, &k), 0);
+		k->owner = NULL;
+		end(k);
+	}
+	print_message("new address space and kill: %lu ns\n", (now_ns() - t) / F);
+	end(c);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_calls),  cmocka_unit_test(test_regs),    cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_payload), cmocka_unit_test(test_memory), cmocka_unit_test(test_fork),
+		cmocka_unit_test(test_threads), cmocka_unit_test(test_kick),   cmocka_unit_test(test_futex),
+		cmocka_unit_test(test_fp),     cmocka_unit_test(test_hostile), cmocka_unit_test(test_dead),
+		cmocka_unit_test(test_vdso),   cmocka_unit_test(test_cost),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
