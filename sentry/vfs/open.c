@@ -52,6 +52,10 @@ static int may_open(const struct path *p, int acc, unsigned flags)
 
 static int open_ops(struct inode *inode, const struct file_ops **ret)
 {
+	if (inode->sb->flags & SB_OWN_FOPS) {
+		*ret = inode->fops;
+		return *ret ? 0 : -ENXIO;
+	}
 	switch (inode->mode & S_IFMT) {
 	case S_IFCHR:
 		*ret = chrdev_find(inode->rdev);

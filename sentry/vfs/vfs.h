@@ -82,6 +82,7 @@ enum {
 	SB_RDONLY = 1,
 	SB_CACHE = 2,      // names change only through the vfs: dentries, also negative ones, stay valid
 	SB_REVALIDATE = 4, // the host may change it: revalidate dentries and attributes
+	SB_OWN_FOPS = 16,  // inode->fops counts for devices, FIFOs and sockets as well
 	SB_NOEXEC_FAKE = 8, // proc-like: files cannot be executed or device nodes opened
 };
 struct super_block {

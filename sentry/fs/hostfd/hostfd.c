@@ -472,7 +472,7 @@ int hostfd_file_new(int host_fd, unsigned flags, struct file **ret)
 	if (fl & O_PATH)
 		return -EINVAL;
 	if (!host_sb.refs.n) {
-		sb_init(&host_sb, &host_type, &host_sops, 0);
+		sb_init(&host_sb, &host_type, &host_sops, SB_OWN_FOPS);
 		host_sb.blocksize = PAGE_SIZE;
 	}
 	r = inode_new(host_fd, fl & O_ACCMODE, &inode);
