@@ -20,7 +20,8 @@ static volatile sig_atomic_t count, last, order_n;
 static int order[16];
 static siginfo_t info;
 static sigjmp_buf env;
-static volatile void *volatile handler_sp;
+static volatile char *volatile handler_sp;
+static volatile int deep_done;
 
 static void on_sig(int s)
 {
@@ -247,7 +248,7 @@ static void faults(void)
 	CHECK("segv.kernel_address", info.si_signo == SIGSEGV);
 }
 
-static volatile int deep_done;
+
 static void on_deep(int s, siginfo_t *si, void *uc)
 {
 	volatile char big[4096];
