@@ -36,7 +36,9 @@ static int watch_socket(struct systrap *st, struct st_as *as)
 	struct epoll_event e = {.events = EPOLLRDHUP, .data.ptr = as};
 	int one = 1;
 
-	if (setsockopt(as->sock, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)) < 0 ||
+	// Never blocks: a stub that does not read must not stop us.
+	if (fcntl(as->sock, F_SETFL, O_NONBLOCK) < 0 ||
+	    setsockopt(as->sock, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)) < 0 ||
 	    epoll_ctl(st->ep_fd, EPOLL_CTL_ADD, as->sock, &e) < 0)
 		return -errno;
 	return 0;
@@ -181,6 +183,7 @@ static void pump_spawns(struct systrap *st)
 
 	while (!st->zygote_busy && (c = TAILQ_FIRST(&st->spawns))) {
 		TAILQ_REMOVE(&st->spawns, c, link);
+		c->queued = false;
 		if (ctx_as(st->zctx)->dead || queue_fork(st->zctx, c)) {
 			c->failed = true;
 			st_post(c, PF_EV_DEAD);
@@ -221,6 +224,7 @@ static int spawn(struct systrap *st, struct st_ctx **ret_ctx)
 		st_as_release(as);
 		return -ENOMEM;
 	}
+	c->queued = true;
 	TAILQ_INSERT_TAIL(&st->spawns, c, link);
 	pump_spawns(st);
 	*ret_ctx = c;
@@ -377,6 +381,8 @@ void systrap_as_kill(struct pf_as *pf_as)
 {
 	struct st_as *as = st_as_of(pf_as);
 
+	if (!as->pid && !as->dead && as->peer < 0)
+		st_as_attest(as); // not yet started, perhaps
 	if (as->pid && !as->dead)
 		as->cpu_ns = systrap_as_cpu_ns(pf_as);
 	if (as->pid) {

@@ -49,6 +49,10 @@ void st_ctx_free(struct st_ctx *c)
 		st_active_remove(c);
 	if (c->pending)
 		TAILQ_REMOVE(&st->pending, c, link);
+	if (c->queued)
+		TAILQ_REMOVE(&st->spawns, c, link);
+	if (st->spawning == c)
+		st->spawning = NULL;
 	if (c->waits_ops)
 		TAILQ_REMOVE(&st->op_waiters, c, wlink);
 	if (as->ops_ctx == c)

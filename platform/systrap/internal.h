@@ -39,6 +39,7 @@ struct st_ctx {
 	bool failed;         // no host thread: every resume ends in PF_EV_DEAD
 	bool pending;        // on st->pending, with base.ev to deliver
 	bool waits_ops;      // on st->op_waiters
+	bool queued;         // on st->spawns
 	bool regs_valid, regs_dirty;
 	bool has_late;       // late_ev is to be delivered instead of the next resume
 	uint32_t cmd;        // STUB_CMD_* for the next resume

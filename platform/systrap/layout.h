@@ -24,7 +24,7 @@
 #define STUB_FD_CTX   3 // zygote at start only
 #define STUB_FD_BOARD 4 // zygote at start only
 
-#define STUB_KICK_SIGNAL 34
+#define STUB_KICK_SIGNAL 23 // SIGURG: one of those that the host never fails to send
 
 #ifndef __ASSEMBLER__
 // Who owns the context, and how it waits. Only the owner changes it.

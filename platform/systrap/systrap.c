@@ -5,6 +5,7 @@
 
 #include "platform/base/fdpass.h"
 #include "platform/systrap/internal.h"
+#include "platform/systrap/zygote.h"
 
 #define HOT 16            // most recent contexts, looked at with every poll
 #define COLD 16           // of the others, each time
@@ -225,23 +226,18 @@ static int wait_zygote(struct systrap *st)
 static int attach(struct systrap *st, const struct pf_config *cfg)
 {
 	struct epoll_event e = {.events = EPOLLIN, .data.ptr = NULL};
-	int fds[3] = {-1, -1, -1}, r;
+	int fds[2] = {-1, -1}, r;
 	unsigned n = 0;
 	char byte;
 
-	if (recv_fds(cfg->zygote_sock, &byte, 1, 0, fds, 3, &n) != 1 || n != 3) {
+	if (recv_fds(cfg->zygote_sock, &byte, 1, 0, fds, 2, &n) != 1 || n != 2 || !zygote_board) {
 		for (unsigned i = 0; i < n; i++)
 			close(fds[i]);
 		return -EPROTO;
 	}
-	st->wake_fd = fds[2];
-	st->board = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
-	close(fds[1]);
-	if (st->board == MAP_FAILED) {
-		st->board = NULL;
-		close(fds[0]);
-		return -ENOMEM;
-	}
+	st->wake_fd = fds[1];
+	st->board = zygote_board;
+	zygote_board = NULL;
 	st->ep_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (st->ep_fd < 0 || epoll_ctl(st->ep_fd, EPOLL_CTL_ADD, st->wake_fd, &e) < 0) {
 		close(fds[0]);

@@ -1,8 +1,8 @@
 #include "platform/systrap/zygote.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
@@ -20,6 +20,8 @@
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x10U
 #endif
+
+void *zygote_board;
 
 // The stub's program in a sealed memfd.
 static int image_fd(int *ret_fd)
@@ -48,22 +50,33 @@ static int shared_fd(const char *name, size_t size, int *ret_fd)
 {
 	cleanup_close int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-	if (fd < 0 || ftruncate(fd, (off_t)size) < 0 ||
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+	if (fd < 0 || ftruncate(fd, (off_t)size) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
 		return -errno;
 	*ret_fd = steal_fd(&fd);
 	return 0;
 }
 
 struct zygote_fds {
-	int wake, sock, ctx, board_ro, image;
+	int wake, sock, ctx, board, image;
 };
+
+// Nothing of what a stub executes has any, whoever starts it.
+static void drop_capabilities(void)
+{
+	struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct d[2] = {{0, 0, 0}, {0, 0, 0}};
+
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	for (int cap = 0; cap < 64; cap++) // without the right to, there is nothing to drop
+		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	syscall(SYS_capset, &h, d);
+}
 
 // In the new process: puts the descriptors where the stub expects them and becomes the stub.
 static void become_zygote(const struct zygote_fds *f, const char *id, pid_t parent)
 {
 	static const int target[] = {STUB_FD_WAKE, STUB_FD_SOCK, STUB_FD_CTX, STUB_FD_BOARD, 5};
-	int from[] = {f->wake, f->sock, f->ctx, f->board_ro, f->image};
+	int from[] = {f->wake, f->sock, f->ctx, f->board, f->image};
 	char *argv[] = {"runsc-stub", (char *)(uintptr_t)id, NULL}, *envp[] = {NULL};
 	struct rlimit stack = {8 << 20, RLIM_INFINITY}, old, none = {0, 0};
 	struct sigaction dfl = {.sa_handler = SIG_DFL};
@@ -90,6 +103,7 @@ static void become_zygote(const struct zygote_fds *f, const char *id, pid_t pare
 		stack.rlim_max = old.rlim_max;
 	setrlimit(RLIMIT_STACK, &stack);
 	setrlimit(RLIMIT_CORE, &none);
+	drop_capabilities();
 	if (personality(ADDR_NO_RANDOMIZE) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		_exit(5);
 	syscall(SYS_execveat, 5, "", argv, envp, AT_EMPTY_PATH);
@@ -98,10 +112,10 @@ static void become_zygote(const struct zygote_fds *f, const char *id, pid_t pare
 
 int zygote_start(const struct zygote_config *cfg, int *ret_sock, pid_t *ret_pid)
 {
-	cleanup_close int wake = -1, mine = -1, theirs = -1, ctx = -1, board = -1, board_ro = -1, image = -1;
-	char path[64];
+	cleanup_close int wake = -1, mine = -1, theirs = -1, ctx = -1, board = -1, image = -1;
 	int pair[2], r;
-	pid_t parent = getpid(), pid;
+	pid_t parent = getpid(), pid = -1;
+	void *page;
 
 	wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (wake < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -115,24 +129,29 @@ int zygote_start(const struct zygote_config *cfg, int *ret_sock, pid_t *ret_pid)
 		r = shared_fd("runsc-board", PAGE_SIZE, &board);
 	if (r)
 		return r;
-	// A read-only description: what the stub maps can never become writable.
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", board);
-	board_ro = open(path, O_RDONLY | O_CLOEXEC);
-	if (board_ro < 0)
+	// Ours is the only mapping that will ever be writable.
+	page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, board, 0);
+	if (page == MAP_FAILED)
 		return -errno;
-	// What the sentry needs of it waits in the socket.
-	r = send_fds(theirs, "Z", 1, (int[]){ctx, board, wake}, 3);
-	if (r < 0)
+	r = fcntl(board, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0 ? -errno : 0;
+	// What pf_create needs waits in the socket.
+	if (!r)
+		r = send_fds(theirs, "Z", 1, (int[]){ctx, wake}, 2);
+	if (!r) {
+		pid = fork();
+		r = pid < 0 ? -errno : 0;
+	}
+	if (r) {
+		munmap(page, PAGE_SIZE);
 		return r;
-	pid = fork();
-	if (pid < 0)
-		return -errno;
+	}
 	if (pid == 0) {
-		struct zygote_fds f = {wake, theirs, ctx, board_ro, image};
+		struct zygote_fds f = {wake, theirs, ctx, board, image};
 
 		become_zygote(&f, cfg->id, parent);
 		_exit(7);
 	}
+	zygote_board = page;
 	*ret_sock = steal_fd(&mine);
 	*ret_pid = pid;
 	return 0;
