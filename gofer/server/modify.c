@@ -185,8 +185,10 @@ ssize_t do_unlink(const struct rx *r, int *ret_fd)
 			close(fd);
 		return e;
 	}
-	// A file with further names keeps its node's: only the one that goes counts.
-	if (victim && victim->parent == dir && victim->name && !strcmp(victim->name, r->name1))
+	// A file with further names keeps its node's: only the one that goes counts. The directory may have
+	// been named anew since.
+	if (victim && victim->name && victim->parent->ino == dir->ino && victim->parent->dev == dir->dev &&
+	    !strcmp(victim->name, r->name1))
 		node_detach(victim, fd, writable);
 	else if (fd >= 0)
 		close(fd);
