@@ -41,7 +41,7 @@ static int prot_of(uint32_t flags)
 }
 
 // One PT_LOAD. Sums of its numbers are safe after this.
-static int check_load(const Elf64_Phdr *p, bool dyn)
+static int check_load(const Elf64_Phdr *p, bool dyn, uint64_t size)
 {
 	uint64_t end;
 
@@ -53,14 +53,17 @@ static int check_load(const Elf64_Phdr *p, bool dyn)
 		return -EINVAL;
 	if (!dyn && p->p_vaddr < PF_GUEST_MIN)
 		return -EPERM;
+	// The rest of the last page is going to be zeroed, so the file must reach into it.
+	if ((p->p_flags & PF_W) && p->p_memsz > p->p_filesz && PAGE_OFF(p->p_offset + p->p_filesz) && PAGE_DOWN(end) >= size)
+		return -EFAULT;
 	return 0;
 }
 
-static int take_load(struct elf_image *e, const Elf64_Phdr *p)
+static int take_load(struct elf_image *e, const Elf64_Phdr *p, uint64_t size)
 {
 	struct elf_load *l = &e->loads[e->nloads];
 	uint64_t file_end = p->p_vaddr + p->p_filesz, mem_end = p->p_vaddr + p->p_memsz;
-	int r = check_load(p, e->dyn);
+	int r = check_load(p, e->dyn, size);
 
 	if (r < 0)
 		return r;
@@ -105,14 +108,14 @@ static int take_interp(struct elf_image *e, const Elf64_Phdr *p, elf_read_fn rea
 	return e->interp[p->p_filesz - 1] == 0 && e->interp[0] ? 0 : -ENOEXEC;
 }
 
-static int take_phdrs(struct elf_image *e, const Elf64_Phdr *ph, elf_read_fn read, void *arg)
+static int take_phdrs(struct elf_image *e, const Elf64_Phdr *ph, uint64_t size, elf_read_fn read, void *arg)
 {
 	int r = 0;
 
 	for (unsigned i = 0; i < e->phnum && r == 0; i++) {
 		switch (ph[i].p_type) {
 		case PT_LOAD:
-			r = take_load(e, &ph[i]);
+			r = take_load(e, &ph[i], size);
 			break;
 		case PT_INTERP:
 			r = take_interp(e, &ph[i], read, arg);
@@ -132,7 +135,7 @@ static int take_phdrs(struct elf_image *e, const Elf64_Phdr *ph, elf_read_fn rea
 	return r;
 }
 
-int elf_parse(const void *head, size_t head_len, elf_read_fn read, void *arg, struct elf_image **ret)
+int elf_parse(const void *head, size_t head_len, uint64_t size, elf_read_fn read, void *arg, struct elf_image **ret)
 {
 	struct elf_image *e;
 	Elf64_Phdr *ph;
@@ -160,7 +163,7 @@ int elf_parse(const void *head, size_t head_len, elf_read_fn read, void *arg, st
 	e->align = PAGE_SIZE;
 	r = read_all(read, arg, ph, h.e_phnum * sizeof(*ph), h.e_phoff);
 	if (r == 0)
-		r = take_phdrs(e, ph, read, arg);
+		r = take_phdrs(e, ph, size, read, arg);
 	kfree(ph);
 	if (r < 0) {
 		elf_put(e);

@@ -107,7 +107,7 @@ static int get_image(struct file *f, char *head, size_t *ret_len, struct elf_ima
 	*ret_len = (size_t)n;
 	if (!elf_is(head, (size_t)n))
 		return -ENOEXEC;
-	r = elf_parse(head, (size_t)n, read_file, f, ret);
+	r = elf_parse(head, (size_t)n, f->inode->size, read_file, f, ret);
 	if (r == 0)
 		cache_add(f->inode, *ret);
 	return r;

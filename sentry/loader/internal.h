@@ -29,8 +29,8 @@ struct elf_image {
 	unsigned nloads;
 	struct elf_load loads[];
 };
-// head: the first bytes of the file. A reference to ret. -ENOEXEC, -EIO, -ENOMEM.
-int elf_parse(const void *head, size_t head_len, elf_read_fn read, void *arg, struct elf_image **ret);
+// head: the first bytes of a file of size bytes. A reference to ret. -ENOEXEC, -EINVAL, -EFAULT, -EIO, -ENOMEM.
+int elf_parse(const void *head, size_t head_len, uint64_t size, elf_read_fn read, void *arg, struct elf_image **ret);
 void elf_put(struct elf_image *e); // NULL is fine
 bool elf_is(const void *head, size_t len);
 

@@ -18,7 +18,7 @@
 static struct platform *h_pf;
 static struct pf_as *h_as;
 static struct pf_ctx *h_ctx;
-static unsigned h_epipes;
+static unsigned h_epipes, h_spare;
 
 static inline void h_epipe(void)
 {
@@ -58,7 +58,7 @@ static inline void h_count(const char *name, uint32_t live, void *arg)
 	*(uint32_t *)arg += live;
 }
 
-// Runs fn as a task; nothing may be left alive afterwards but `spare` objects.
+// Runs fn as a task; nothing may be left alive afterwards but h_spare objects.
 static inline void h_run(void (*fn)(void))
 {
 	struct pf_config pcfg = {.hooks = {.event = sched_ctx_event, .wait = sched_ctx_wait}, .zygote_sock = -1};
@@ -80,7 +80,7 @@ static inline void h_run(void (*fn)(void))
 	sched_fini();
 	pf_destroy(h_pf);
 	slab_report(h_count, &live);
-	assert_int_equal(live, 0);
+	assert_true(live <= h_spare);
 }
 
 // A second task that shares the descriptors.
