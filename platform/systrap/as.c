@@ -126,6 +126,16 @@ void st_as_release(struct st_as *as)
 }
 
 // --- birth --------------------------------------------------------------------------------------
+static bool is_known_pid(const struct systrap *st, pid_t pid)
+{
+	const struct st_as *as;
+
+	LIST_FOREACH(as, &st->spaces, link)
+		if (as->pid == pid)
+			return true;
+	return false;
+}
+
 // The host vouches for the pid of whoever wrote the first message. What a stub could do is to write
 // in its child's stead: then the pid is one that we know.
 bool st_as_attest(struct st_as *as)
@@ -140,7 +150,6 @@ bool st_as_attest(struct st_as *as)
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *cm;
 	struct ucred cred;
-	struct st_as *other;
 
 	if (recvmsg(as->sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1)
 		return false;
@@ -151,9 +160,8 @@ bool st_as_attest(struct st_as *as)
 	memcpy(&cred, CMSG_DATA(cm), sizeof(cred));
 	if (cred.pid <= 1 || cred.pid == st->self)
 		return false;
-	LIST_FOREACH(other, &st->spaces, link)
-		if (other->pid == cred.pid)
-			return false;
+	if (is_known_pid(st, cred.pid))
+		return false;
 	as->pid = cred.pid;
 	return true;
 }
@@ -365,6 +373,24 @@ static void add_corpse(struct systrap *st, pid_t pid)
 	st->corpses[st->n_corpses++] = pid;
 }
 
+// Children that ended before they said who they were: those that end and are nobody else's.
+static void reap_lost(struct systrap *st)
+{
+	siginfo_t si;
+
+	while (st->n_lost) {
+		si.si_pid = 0;
+		if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) < 0) {
+			st->n_lost = 0;
+			return;
+		}
+		if (si.si_pid == 0 || is_known_pid(st, si.si_pid))
+			return;
+		waitid(P_PID, (id_t)si.si_pid, &si, WEXITED | WNOHANG);
+		st->n_lost--;
+	}
+}
+
 void st_reap(struct systrap *st)
 {
 	for (uint32_t i = 0; i < st->n_corpses;) {
@@ -375,19 +401,23 @@ void st_reap(struct systrap *st)
 		else // reaped, or not our child
 			st->corpses[i] = st->corpses[--st->n_corpses];
 	}
+	reap_lost(st);
 }
 
 void systrap_as_kill(struct pf_as *pf_as)
 {
 	struct st_as *as = st_as_of(pf_as);
+	struct systrap *st = st_of(pf_as->pf);
 
-	if (!as->pid && !as->dead && as->peer < 0)
-		st_as_attest(as); // not yet started, perhaps
+	// On its way into being: either it has said who it is, or its attempt to will end it.
+	if (!as->pid && !as->dead && as->peer < 0 && shutdown(as->sock, SHUT_RD) == 0 &&
+	    !st_as_attest(as))
+		st->n_lost++;
 	if (as->pid && !as->dead)
 		as->cpu_ns = systrap_as_cpu_ns(pf_as);
 	if (as->pid) {
 		kill(as->pid, SIGKILL);
-		add_corpse(st_of(pf_as->pf), as->pid);
+		add_corpse(st, as->pid);
 		as->pid = 0;
 	}
 	st_as_died(as);

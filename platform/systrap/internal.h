@@ -97,6 +97,7 @@ struct systrap {
 	LIST_HEAD(, st_as) spaces;
 	pid_t *corpses;             // killed, not reaped yet
 	uint32_t n_corpses, cap_corpses;
+	uint32_t n_lost;            // killed before their pids were known
 	pid_t self;
 	uint32_t fp_size, mxcsr_mask;
 	uint64_t fp_features;

@@ -135,7 +135,7 @@ static bool systrap_prepare_sleep(struct platform *pf)
 
 	if (st->n_pool + st->pool_coming < st->pool_want)
 		st_pool_refill(st);
-	if (st->n_corpses)
+	if (st->n_corpses || st->n_lost)
 		st_reap(st);
 	if (!TAILQ_EMPTY(&st->pending))
 		return false;
@@ -261,11 +261,11 @@ static void systrap_destroy(struct platform *pf)
 	// The zygote goes first and takes its sentry-side end along last: no new stubs.
 	while ((as = LIST_FIRST(&st->spaces)))
 		systrap_as_free(&as->base);
-	for (int i = 0; i < 1000 && st->n_corpses; i++) {
+	for (int i = 0; i < 1000 && (st->n_corpses || st->n_lost); i++) {
 		struct timespec pause = {0, 200000};
 
 		st_reap(st);
-		if (st->n_corpses)
+		if (st->n_corpses || st->n_lost)
 			nanosleep(&pause, NULL);
 	}
 	if (st->board)

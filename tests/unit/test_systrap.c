@@ -76,10 +76,12 @@ static const struct pf_event *run(struct pf_ctx *ctx)
 
 static int setup(void **state)
 {
-	struct zygote_config zc = {.id = "unit"};
+	char id[32];
+	struct zygote_config zc = {.id = id};
 	struct pf_config cfg = {.hooks = {on_event, on_wait}, .host_cpus = 2};
 	pid_t pid;
 
+	snprintf(id, sizeof(id), "unit-%d", getpid());
 	if (zygote_start(&zc, &cfg.zygote_sock, &pid))
 		return -1;
 	cfg.zygote_pid = pid;

@@ -134,8 +134,8 @@ static int64_t become_child(int32_t mem, int32_t sock)
 		return r;
 	SYS1(NR_close, sock);
 	SYS2(NR_prctl, PR_SET_NAME, name);
-	SYS3(NR_write, STUB_FD_SOCK, name, 1); // lets the sentry see whose pid this is
-	return 0;
+	r = SYS3(NR_write, STUB_FD_SOCK, name, 1); // lets the sentry see whose pid this is
+	return r < 0 ? r : 0;
 }
 
 // 1 in the child, 0 in the parent, or -errno.
