@@ -265,7 +265,7 @@ bool mm_next_vma(struct mm *mm, uint64_t addr, struct vma_info *ret)
 
 	if (!v)
 		return false;
-	*ret = (struct vma_info){.start = v->start, .end = v->end, .off = v->off, .prot = v->prot, .flags = (int)v->flags,
+	*ret = (struct vma_info){.start = v->start, .end = v->end, .off = v->off, .prot = v->prot, .max_prot = v->max_prot, .flags = (int)v->flags,
 				 .obj = v->obj, .name = special_name(mm, v), .vm_flags = v->vm_flags};
 	return true;
 }

@@ -121,6 +121,7 @@ bool mm_fault_grow(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t sp
 struct vma_info {
 	uint64_t start, end, off;
 	int prot, flags; // PROT_*; MAP_SHARED/PRIVATE/GROWSDOWN ...
+	int max_prot;    // what mprotect may ask for
 	struct mobj *obj; // borrowed
 	const char *name; // "[heap]", "[stack]", "[vdso]" ... or ""
 	unsigned vm_flags; // MM_VM_*
