@@ -1,4 +1,7 @@
 // Open file descriptions: their life, and what they are to mm (a mobj).
+#include <sys/mman.h>
+
+#include "sentry/mm/vma.h"
 #include "sentry/vfs/internal.h"
 
 DEFINE_SLAB(file_slab, struct file);
@@ -61,8 +64,58 @@ static void file_describe(struct mobj *m, char *buf, size_t size, uint64_t *ret_
 	}
 }
 
+static bool maps_for_writing(const struct file *f, const struct vma *v)
+{
+	return f->mode & FMODE_WRITE && vma_shared(v);
+}
+
+static void file_mapped(struct mobj *m, struct vma *v)
+{
+	struct file *f = file_of_mobj(m);
+
+	if (maps_for_writing(f, v))
+		f->inode->shared_maps++;
+}
+
+static void file_unmapped(struct mobj *m, struct vma *v)
+{
+	struct file *f = file_of_mobj(m);
+
+	if (maps_for_writing(f, v))
+		f->inode->shared_maps--;
+}
+
+int file_mmap_prot(struct file *f, int prot, int flags, int *ret_max_prot)
+{
+	int max = PROT_READ | PROT_WRITE | PROT_EXEC;
+	bool shared = (flags & MAP_TYPE) != MAP_PRIVATE;
+
+	if (!(f->mode & FMODE_READ))
+		return -EACCES;
+	if (shared && prot & PROT_WRITE && !(f->mode & FMODE_WRITE))
+		return -EACCES;
+	if (f->path.mnt && f->path.mnt->flags & MNT_NOEXEC) {
+		if (prot & PROT_EXEC)
+			return -EPERM;
+		max &= ~PROT_EXEC;
+	}
+	if (!f->ops->map_fd)
+		return -ENODEV;
+	if (shared && f->inode->write_sealed) {
+		if (prot & PROT_WRITE)
+			return -EPERM;
+		max &= ~PROT_WRITE;
+	}
+	if (shared && !(f->mode & FMODE_WRITE))
+		max &= ~PROT_WRITE;
+	*ret_max_prot = max;
+	return 0;
+}
+
 static const struct mobj_ops file_mobj_ops = {
 	.map_fd = file_map_fd,
+	.mapped = file_mapped,
+	.unmapped = file_unmapped,
 	.describe = file_describe,
 	.release = file_release,
 };

@@ -21,7 +21,6 @@
 #define DHASH_INIT 0xcbf29ce484222325ULL
 #define DHASH_STEP(h, c) (((h) ^ (unsigned char)(c)) * 0x100000001b3ULL)
 #define DHASH_END(h) ((uint32_t)((h) ^ (h) >> 32))
-uint32_t d_name_hash(const char *name, size_t len);
 // The cached child without a reference; NULL: not cached. Never waits.
 struct dentry *d_find_hash(const struct dentry *parent, const char *name, size_t len, uint32_t hash);
 bool d_is_ancestor(const struct dentry *a, const struct dentry *d); // a == d counts

@@ -161,6 +161,8 @@ struct inode {
 	void *watches;               // inotify's; NULL: none
 	void *pipe, *sock;           // FIFO's pipe, bound AF_UNIX socket: their rooms'
 	const char *link;            // symlinks: the target if it is at hand (valid while the inode lives); else readlink()
+	uint32_t shared_maps;        // shared mappings through files open for writing
+	bool write_sealed;           // memfd: no shared mapping may become writable
 	bool linkable;               // nlink == 0, but link() may give it a name (O_TMPFILE)
 	bool has_acl;                // system.posix_acl_access exists: permission() must look (set by the fs)
 	void *priv;
@@ -194,6 +196,7 @@ struct dentry {
 	char inline_name[40];
 	void *fs_priv;
 };
+uint32_t d_name_hash(const char *name, size_t len); // what dentry.hash holds
 struct dentry *d_get(struct dentry *d);
 void d_put(struct dentry *d);
 struct dentry *d_root(struct inode *inode);  // takes over the inode reference; for sb->root. NULL: no memory
@@ -323,6 +326,9 @@ static inline struct file *file_get(struct file *f) { mobj_get(&f->mobj); return
 void file_put(struct file *f); // NULL is fine
 static inline struct file *file_of_mobj(struct mobj *m) { return (struct file *)m; }
 bool mobj_is_file(const struct mobj *m);
+// mmap(2) of a file: may it be mapped so, and what mprotect(2) may ask for later. flags: MAP_SHARED or MAP_PRIVATE.
+// -EACCES, -EPERM (noexec, seals), -ENODEV.
+int file_mmap_prot(struct file *f, int prot, int flags, int *ret_max_prot);
 
 #define VFS_O_EXEC 040 // in vfs_open()'s flags, with O_RDONLY: execute permission instead of read permission
 int vfs_open(const struct path *p, unsigned flags, struct file **ret);                   // an existing object; checks permission
