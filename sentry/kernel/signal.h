@@ -11,6 +11,7 @@
 struct task;
 struct thread_group;
 struct pid;
+struct kuser;
 
 #define KNSIG 64
 #define SIGBIT(sig) (1ULL << ((sig)-1))
@@ -26,11 +27,14 @@ struct ksiginfo { // siginfo_t in its wire layout is made when it is delivered
 	uint32_t trapno, err;
 	uint8_t raw[128];       // rt_sigqueueinfo's own bytes when is_raw
 	bool is_raw;
+	void *timer;            // the POSIX timer it came from, until it is delivered
 };
 struct sigqueue {
 	TAILQ_ENTRY(sigqueue) link;
 	struct ksiginfo info;
+	struct kuser *user; // whose RLIMIT_SIGPENDING it counts against
 	void *timer; // the POSIX timer that owns this entry; NULL: freed on delivery
+	bool queued;
 };
 struct sigpending {
 	uint64_t set;
@@ -58,5 +62,7 @@ bool fatal_signal_pending(const struct task *t);
 int signal_dequeue(struct task *t, uint64_t mask, struct ksiginfo *ret);
 uint64_t signal_pending_set(const struct task *t); // own and shared
 void signal_set_blocked(struct task *t, uint64_t mask);
+// An action has changed: what is ignored now is no longer pending.
+void signal_action_changed(struct thread_group *tg, int sig);
 // Writes the 128 bytes of a siginfo_t.
 void signal_info_encode(const struct ksiginfo *info, uint8_t ret[128]);

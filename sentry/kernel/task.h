@@ -34,13 +34,18 @@ struct pid {
 	LIST_HEAD(, thread_group) pgrp; // members of the process group with this number
 	LIST_HEAD(, thread_group) session;
 	struct waitq exit_wq;           // pidfd polls here
-	LIST_ENTRY(pid) hash;
+	struct pid_ns *ns;              // where nr counts
 };
+// By number in the current task's pid namespace (the first one when no task is current).
 struct pid *pid_find(int32_t nr);      // borrowed; NULL
+struct pid *pid_find_in(struct pid_ns *ns, int32_t nr);
 struct task *task_find(int32_t tid);   // borrowed; NULL; zombies included
 struct thread_group *process_find(int32_t pid); // by thread-group id
 struct pid *pid_get(struct pid *p);
-void pid_put(struct pid *p);
+void pid_put(struct pid *p); // NULL is fine
+
+void tg_set_pgrp(struct thread_group *tg, struct pid *pgrp); // leaves the old group, takes a reference
+void tg_set_session(struct thread_group *tg, struct pid *session);
 
 struct rlimits {
 	struct { uint64_t cur, max; } v[16]; // RLIMIT_*
@@ -49,6 +54,31 @@ struct rlimits {
 struct uts_ns {
 	refcount_t refs;
 	char nodename[65], domainname[65];
+};
+struct uts_ns *uts_ns_new(const char *nodename, const char *domainname); // NULL: no memory
+struct uts_ns *uts_ns_get(struct uts_ns *u);
+void uts_ns_put(struct uts_ns *u);
+
+// Numbers of processes: one space a container. Freed with its last pid.
+struct pid_ns {
+	refcount_t refs;
+	struct thread_group *init;      // children of the dead go to it; its death ends all others
+	int32_t last;                   // the number handed out last
+	unsigned nr_procs;              // thread groups that are not yet collected
+	struct waitq empty_wq;          // init waits here for the others to be gone
+	struct pid_leaf *leaf[4096];    // 1024 numbers each
+};
+struct pid_ns *pid_ns_new(void);
+struct pid_ns *pid_ns_get(struct pid_ns *ns);
+void pid_ns_put(struct pid_ns *ns);
+extern struct pid_ns *pid_ns_first;
+
+// What is counted per user: RLIMIT_NPROC, RLIMIT_SIGPENDING.
+struct kuser {
+	refcount_t refs;
+	uint32_t uid;
+	unsigned nproc, nsigpending;
+	LIST_ENTRY(kuser) link;
 };
 
 enum tg_state { TG_RUNNING, TG_EXITING, TG_ZOMBIE };
@@ -60,8 +90,9 @@ struct thread_group {
 	TAILQ_HEAD(, task) threads;
 	unsigned nthreads, live_threads;
 	struct thread_group *parent;       // the real parent (subreaper, then init, after it died)
-	LIST_HEAD(, thread_group) children;
-	LIST_ENTRY(thread_group) sibling, pgrp_link, session_link;
+	TAILQ_HEAD(, thread_group) children; // the eldest first
+	TAILQ_ENTRY(thread_group) sibling;
+	LIST_ENTRY(thread_group) pgrp_link, session_link;
 	int exit_signal;                   // to the parent when the last thread ended; 0: none (clone)
 	int exit_code;                     // as wait(2) shows it (status << 8 | signal)
 	bool group_exit, execing, subreaper, has_subreaper, did_exec, session_leader;
@@ -83,6 +114,15 @@ struct thread_group {
 	int nice;
 	void *audit;
 	void *ipc;                         // SysV: semaphore undo, shm attachments
+	struct task *sig_target;           // whom the last group-directed signal went to
+	unsigned nstopped;                 // threads with stop_ack
+	struct waitq stop_wq;              // stopped threads sleep here
+	struct waitq thread_wq;            // exec waits here for the other threads to be gone
+	struct pid_ns *pid_ns;
+	void (*on_exit)(struct thread_group *tg, void *arg); // boot's; the process is collected after it
+	void *on_exit_arg;
+	uint64_t cpu_base_ns;              // CPU time of address spaces that exec has left
+	LIST_ENTRY(thread_group) all;
 };
 enum { TG_STOP_PENDING = 1, TG_CONT_PENDING = 2 };
 
@@ -120,8 +160,37 @@ struct task {
 	struct pid_ns *pid_ns;
 	nsec_t timer_slack;
 	uint64_t sc_count;
+	refcount_t refs;                   // one: not yet collected; one: its stack; others: lookers-on
+	struct kuser *user;                // of the real uid
+	bool no_result;                    // the handler has set the registers itself (rt_sigreturn, execve)
+	bool retry_call;                   // the interrupted call goes on in the backend, if no handler runs
+	uint16_t restart_err;              // ERESTART* that the call returned; 0: none
+	bool forking;                      // a fork is under way; group signals meanwhile are in fork_signals
+	bool starting;                     // has not reported its first event
+	void *start_arg;
+	void (*start_fn)(struct task *t);  // runs first on the task's own stack; NULL: nothing
+	bool frame_pending;                // a signal frame is on its way to the guest's stack
+	int frame_signo;
+	struct abi_regs frame_regs;        // registers before that frame
+	uint64_t fork_signals, real_blocked;
+	uint64_t fault_addr;               // of the last fault, as the signal frame shows them
+	uint32_t fault_trapno, fault_err;
+	uint32_t sched_policy, sched_prio, sched_flags, ioprio;
+	uint64_t cpu_ns_done;              // CPU time in contexts it has left
 };
 static inline struct task *current_task(void) { return (struct task *)sched_current(); }
+
+// Called around every system call when set (strace): before the handler; after it with its result.
+extern void (*task_syscall_enter)(struct task *t);
+extern void (*task_syscall_exit)(struct task *t, int64_t result);
+
+// Set by the rooms that keep such things: a session leader has died (its terminal hangs up); a
+// process with tg->ipc has died.
+extern void (*kernel_session_leader_exit)(struct thread_group *tg);
+extern void (*kernel_ipc_exit)(struct thread_group *tg);
+
+struct task *task_get(struct task *t);
+void task_put(struct task *t);
 
 // --- life (clone.c, exec.c, exit.c) -----------------------------------------------------------
 struct boot_process { // what boot starts pid 1 (and `runsc exec`) from; all borrowed
@@ -136,8 +205,13 @@ struct boot_process { // what boot starts pid 1 (and `runsc exec`) from; all bor
 	bool no_new_privs;
 	void (*on_exit)(struct thread_group *tg, void *arg); // its zombie is at exit_code; called once
 	void *arg;
+	struct pid_ns *pid_ns;      // NULL: a new one, whose init it becomes; else it joins that one (exec)
+	const char *exe;            // what to execute; NULL: argv[0] along PATH of envp
 };
-int kernel_init(struct platform *pf);
+int kernel_init(struct platform *pf); // before the process is locked down
+// The CPUs that the sandbox shows, by the host's numbers.
+extern uint64_t kernel_cpu_mask[16];
+extern unsigned kernel_ncpus;
 // May wait. -ENOENT, -EACCES, -ENOEXEC ... as execve(2).
 int kernel_start_process(const struct boot_process *bp, struct thread_group **ret);
 void kernel_kill_all(int signal);
@@ -148,6 +222,8 @@ void kernel_each_process(void (*fn)(struct thread_group *tg, void *arg), void *a
 unsigned kernel_ntasks(void);
 // First tid > nr in use, or -1: for /proc's getdents.
 int32_t kernel_next_pid(int32_t nr);
+// Replaces the credentials (takes over c) and tells those that keep copies. Current task, or one not yet running.
+void task_commit_creds(struct task *t, struct cred *c);
 bool task_capable(const struct task *t, unsigned cap);
 static inline bool capable(unsigned cap) { return task_capable(current_task(), cap); }
 // Checks of kill(2) and of ptrace_may_access (for /proc/PID and process_vm_*).
