@@ -51,6 +51,6 @@ struct platform {
 	struct pf_config cfg;
 };
 
-extern const struct pf_backend systrap_backend, fake_backend;
+extern const struct pf_backend systrap_backend, ptrace_backend, fake_backend;
 // The others register here before pf_create (none so far).
 void pf_register(const struct pf_backend *backend);

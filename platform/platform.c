@@ -9,7 +9,7 @@
 #include "platform/base/base.h"
 
 #define MAX_BACKENDS 4
-static const struct pf_backend *backends[MAX_BACKENDS] = {&systrap_backend, &fake_backend};
+static const struct pf_backend *backends[MAX_BACKENDS] = {&systrap_backend, &ptrace_backend, &fake_backend};
 
 void pf_register(const struct pf_backend *backend)
 {
