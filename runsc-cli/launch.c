@@ -23,9 +23,9 @@
 #include "platform/base/base.h"
 #include "runsc-cli/cli.h"
 #include "runsc-cli/conf.h"
-#include "runsc-cli/jail.h"
 #include "sentry/boot/boot.h"
 #include "sentry/boot/doc.h"
+#include "sentry/boot/jail.h"
 
 #define CAPBIT(c) (1ULL << (c))
 #define GOFER_CAPS (CAPBIT(CAP_CHOWN) | CAPBIT(CAP_DAC_OVERRIDE) | CAPBIT(CAP_DAC_READ_SEARCH) | CAPBIT(CAP_FOWNER) | CAPBIT(CAP_FSETID))
@@ -111,12 +111,19 @@ static int make_doc(struct launch *l)
 	l->doc.strace = conf.strace;
 	l->doc.no_patching = conf.no_patching;
 	l->doc.wait_start = l->cfg->wait_start;
-	l->doc.overlay = conf.overlay_root && !l->cfg->spec->root_readonly;
+	l->doc.overlay = conf.overlay_root; // a read-only root too: mount points are made in it
 	l->doc.overlay_size = conf.overlay_size;
 	l->doc.root_readonly = l->trees[0].read_only;
 	l->doc.ntrees = l->ntrees;
 	l->doc.spec = (struct spec *)l->cfg->spec;
 	l->doc.host_cpus = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 ? CPU_COUNT(&cpus) : 1;
+	for (unsigned i = 0; i < 16; i++) {
+		struct rlimit r = {RLIM_INFINITY, RLIM_INFINITY};
+
+		getrlimit(i, &r);
+		l->doc.rlim[i][0] = r.rlim_cur;
+		l->doc.rlim[i][1] = r.rlim_max;
+	}
 	text = boot_doc_encode(&l->doc, l->cfg->config, l->cfg->config_len, &len);
 	if (!text)
 		return cli_fail("out of memory");
@@ -193,7 +200,7 @@ _Noreturn static void gofer_child(struct launch *l)
 	jail_rlimit(RLIMIT_CORE, 0);
 	exe = jail_place_fds(all, ARRAY_SIZE(fds) + l->ntrees, l->exe);
 	jail_empty_root();
-	jail_set_caps(GOFER_CAPS);
+	jail_set_caps(GOFER_CAPS, false);
 	jail_exec(exe, (char *const[]){(char *)BOOT_GOFER_NAME, id, ro, (char *)(log >= 0 ? "log" : "nolog"), NULL});
 }
 
@@ -215,8 +222,8 @@ _Noreturn static void sentry_child(struct launch *l, int log_fd)
 	jail_rlimit(RLIMIT_NOFILE, MAX_FILES);
 	jail_rlimit(RLIMIT_CORE, 0);
 	exe = jail_place_fds(fds, BOOT_FD_END, l->exe);
-	jail_empty_root();
-	jail_set_caps(0);
+	// Mounting is for the empty root, which boot_main() goes to once the zygote is started.
+	jail_set_caps(CAPBIT(CAP_SYS_ADMIN) | CAPBIT(CAP_SETPCAP), true);
 	snprintf(id, sizeof(id), "--id=%s", l->cfg->id);
 	jail_exec(exe, (char *const[]){(char *)BOOT_SENTRY_NAME, id, NULL});
 }

@@ -9,11 +9,11 @@
 
 char *boot_doc_encode(const struct boot_doc *d, const char *config, size_t config_len, size_t *ret_len)
 {
-	json_t *o = json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:I, s:b, s:i, s:i, s:[], s:[]}", "id", d->id, "platform",
+	json_t *o = json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:I, s:b, s:i, s:i, s:[], s:[], s:[]}", "id", d->id, "platform",
 			      d->platform, "debug", d->debug, "strace", d->strace, "no_patching", d->no_patching,
 			      "wait_start", d->wait_start, "overlay", d->overlay, "overlay_size",
 			      (json_int_t)d->overlay_size, "root_readonly", d->root_readonly, "host_cpus",
-			      (int)d->host_cpus, "ntrees", (int)d->ntrees, "mount_tree", "mount_is_file");
+			      (int)d->host_cpus, "ntrees", (int)d->ntrees, "mount_tree", "mount_is_file", "rlimits");
 	char *head, *text = NULL;
 	size_t n;
 
@@ -22,6 +22,9 @@ char *boot_doc_encode(const struct boot_doc *d, const char *config, size_t confi
 	for (unsigned i = 0; i < d->spec->nmounts; i++)
 		if (json_array_append_new(json_object_get(o, "mount_tree"), json_integer(d->mount_tree[i])) ||
 		    json_array_append_new(json_object_get(o, "mount_is_file"), json_boolean(d->mount_is_file[i])))
+			goto out;
+	for (unsigned i = 0; i < 32; i++)
+		if (json_array_append_new(json_object_get(o, "rlimits"), json_integer((json_int_t)d->rlim[i / 2][i % 2])))
 			goto out;
 	head = json_dumps(o, JSON_COMPACT);
 	if (!head)
@@ -63,6 +66,20 @@ static bool parse_trees(const struct jctx *c, json_t *o, struct boot_doc *d)
 	return true;
 }
 
+static bool parse_rlimits(const struct jctx *c, json_t *o, struct boot_doc *d)
+{
+	json_t *list = NULL, *v;
+	size_t i;
+
+	if (!jget(c, o, "rlimits", JSON_ARRAY, true, &list))
+		return false;
+	if (json_array_size(list) != 32)
+		return jfail(c, "rlimits: wrong length");
+	json_array_foreach (list, i, v)
+		d->rlim[i / 2][i % 2] = (uint64_t)json_integer_value(v); // -1: no limit
+	return true;
+}
+
 static bool parse_head(const struct jctx *c, json_t *o, struct boot_doc *d)
 {
 	uint64_t cpus = 0, ntrees = 0;
@@ -78,7 +95,7 @@ static bool parse_head(const struct jctx *c, json_t *o, struct boot_doc *d)
 		return jfail(c, "host_cpus or ntrees: out of range");
 	d->host_cpus = cpus;
 	d->ntrees = ntrees;
-	return parse_trees(c, o, d);
+	return parse_rlimits(c, o, d) && parse_trees(c, o, d);
 }
 
 int boot_doc_decode(const char *text, size_t len, struct boot_doc **ret, struct spec_err *err)

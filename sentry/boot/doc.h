@@ -17,6 +17,7 @@ struct boot_doc {
 	int *mount_tree;       // per mount of the spec: the gofer's tree, or -1 (nmounts entries)
 	bool *mount_is_file;   // a bind mount of a single file
 	unsigned ntrees;
+	uint64_t rlim[16][2];  // the caller's limits: for what the spec leaves open
 	struct spec *spec;     // owned
 };
 

@@ -1,4 +1,4 @@
-#include "runsc-cli/jail.h"
+#include "sentry/boot/jail.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -15,10 +15,16 @@
 #include "platform/base/base.h"
 
 static int err_fd = -1;
+static void (*say_line)(const char *line);
 
 void jail_init(int fd)
 {
 	err_fd = fd;
+}
+
+void jail_init_fn(void (*say)(const char *line))
+{
+	say_line = say;
 }
 
 void jail_die(const char *what)
@@ -26,7 +32,9 @@ void jail_die(const char *what)
 	char line[512];
 	int n = snprintf(line, sizeof(line), "%s: %s", what, strerror(errno));
 
-	if (n > 0 && write(err_fd, line, MIN((size_t)n, sizeof(line) - 1)) < 0)
+	if (say_line)
+		say_line(line);
+	else if (n > 0 && write(err_fd, line, MIN((size_t)n, sizeof(line) - 1)) < 0)
 		_exit(EXIT_FAILURE);
 	_exit(EXIT_FAILURE);
 }
@@ -78,7 +86,7 @@ int jail_place_fds(const int *fds, unsigned n, int exe)
 	return n;
 }
 
-void jail_set_caps(uint64_t caps)
+void jail_set_caps(uint64_t caps, bool ambient)
 {
 	struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
 	struct __user_cap_data_struct d[2] = {
@@ -95,6 +103,11 @@ void jail_set_caps(uint64_t caps)
 	}
 	if (syscall(SYS_capset, &h, d) < 0)
 		jail_die("cannot set capabilities");
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+		jail_die("cannot clear ambient capabilities");
+	for (int cap = 0; ambient && cap < 64; cap++)
+		if (caps & (1ULL << cap) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+			jail_die("cannot set ambient capabilities");
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		jail_die("no_new_privs");
 }
