@@ -185,7 +185,7 @@ static int protect(struct fake_maps *m, const struct pf_op *op)
 // Moves a mapping, or the part of one, and gives it its new length: growth is new zeroed memory.
 static int remap(struct fake_maps *m, const struct pf_op *op)
 {
-	struct fake_map *v;
+	struct fake_map *v, *next;
 	struct region *r;
 	uint64_t keep = MIN(op->len, op->new_len);
 	int err;
@@ -196,12 +196,16 @@ static int remap(struct fake_maps *m, const struct pf_op *op)
 	if (err)
 		return err;
 	v = find(m, op->addr);
-	if (v->len != op->len)
-		return -EFAULT; // more than one mapping
+	for (struct fake_map *p = v; p && p->addr < op->addr + op->len; p = TAILQ_NEXT(p, link))
+		if (p->prot != v->prot || p->shared != v->shared)
+			return -EFAULT; // more than one mapping; the host merges equal ones
 	err = region_new(op->new_len, -1, false, 0, &r);
 	if (err)
 		return err;
-	memcpy(r->base, v->region->base + v->off, keep);
+	for (struct fake_map *p = v; p && p->addr < op->addr + keep; p = TAILQ_NEXT(p, link))
+		memcpy(r->base + (p->addr - op->addr), p->region->base + p->off, MIN(p->len, op->addr + keep - p->addr));
+	while ((next = TAILQ_NEXT(v, link)) && next->addr < op->addr + op->len)
+		map_free(m, next);
 	if (op->new_addr != op->addr) {
 		err = unmap(m, op->new_addr, op->new_len);
 		if (err) {

@@ -219,11 +219,16 @@ static int copy_memory(struct task *t, struct task *c, const struct clone_req *q
 		task_set_ctx(c, ctx);
 		return 0;
 	}
+	// The copies of the memory and of the tree must be of the same moment.
+	klock_lock(&t->mm->lock);
 	r = pf_fork(t->ctx, &as, &ctx);
-	if (r < 0)
+	if (r < 0) {
+		klock_unlock(&t->mm->lock);
 		return r;
+	}
 	task_set_ctx(c, ctx);
 	r = mm_fork(t->mm, as, ctx, &c->mm);
+	klock_unlock(&t->mm->lock);
 	if (r < 0) {
 		task_set_ctx(c, NULL);
 		pf_as_kill(as);

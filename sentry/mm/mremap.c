@@ -137,6 +137,19 @@ static int64_t remap_to(struct mm *mm, struct pf_ctx *ctx, struct remap *q, stru
 	return v ? remap_move(mm, ctx, q, v, dead) : -EFAULT;
 }
 
+// Makes v longer where it is. Anonymous memory that follows is the same to the host as a longer mapping
+// (it merges the two), and needs no answer from it; what else must grow in one piece is resized there.
+static int grow_in_place(struct mm *mm, struct pf_ctx *ctx, struct remap *q, const struct vma *v)
+{
+	struct pf_op op = {.kind = PF_OP_MAP_ANON, .addr = v->end, .len = q->new_len - q->old_len, .prot = v->prot,
+			   .flags = MAP_PRIVATE | (v->vm_flags & MM_VM_NORESERVE ? MAP_NORESERVE : 0), .fd = -1};
+
+	if (!v->obj && !(v->vm_flags & (MM_VM_HUGEPAGE | MM_VM_NOHUGEPAGE)))
+		return mm_queue(mm, ctx, &op);
+	q->new = q->old;
+	return remap_op(mm, ctx, q);
+}
+
 static int64_t remap_in_place(struct mm *mm, struct pf_ctx *ctx, struct remap *q, struct vma **dead)
 {
 	struct vma *v, *next;
@@ -156,9 +169,7 @@ static int64_t remap_in_place(struct mm *mm, struct pf_ctx *ctx, struct remap *q
 	next = vma_next(v);
 	if (q->old_len && q->old + q->old_len == v->end && mm_range_ok(q->old, q->new_len) &&
 	    (!next || q->old + q->new_len <= vma_guard_start(next))) {
-		// The whole VMA is resized, as it is what the host knows.
-		q->new = q->old;
-		r = remap_op(mm, ctx, q);
+		r = grow_in_place(mm, ctx, q, v);
 		if (r < 0)
 			return r;
 		vma_set_bounds(mm, v, v->start, q->old + q->new_len);

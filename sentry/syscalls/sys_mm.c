@@ -1,5 +1,5 @@
 // Memory: mmap(2), munmap(2), mprotect(2), mremap(2), brk(2), madvise(2), msync(2), mincore(2),
-// mlock(2), remap_file_pages(2).
+// mlock(2), remap_file_pages(2), process_madvise(2).
 #include <linux/capability.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
@@ -9,9 +9,13 @@
 
 #include "platform/base/base.h"
 #include "platform/base/checked.h"
+#include "sentry/kernel/pidfd.h"
 #include "sentry/syscalls/syscalls.h"
 #include "sentry/vfs/mount.h"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 #define PROT_RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
 #define MINCORE_CHUNK 4096UL
 
@@ -141,6 +145,50 @@ SYSCALL(remap_file_pages)
 SYSCALL(madvise)
 {
 	return mm_madvise(task_mm(t), t->ctx, a[0], a[1], arg_int(a[2]));
+}
+
+// process_madvise(2): hints only, so nothing has to reach the other process's memory.
+SYSCALL(process_madvise)
+{
+	int advice = arg_int(a[3]);
+	struct task *target;
+	struct mm *mm = NULL;
+	struct file *f;
+	struct pid *pid;
+	struct uio u;
+	uint64_t done = 0;
+	int64_t r;
+
+	if (a[4])
+		return -EINVAL;
+	r = copy_in_iov(&u, GADDR(a[1]), a[2]);
+	if (r < 0)
+		return r;
+	f = fd_get(arg_int(a[0]));
+	if (!f)
+		return -EBADF;
+	pid = pidfd_pid(f);
+	target = pid ? pid->task : NULL;
+	if (!pid)
+		r = -EBADF;
+	else if (!target || !target->mm)
+		r = -ESRCH;
+	else if (advice != MADV_COLD && advice != MADV_PAGEOUT && advice != MADV_WILLNEED && advice != MADV_COLLAPSE)
+		r = -EINVAL;
+	else if (target->mm != t->mm && (!task_may_inspect(t, target) || !capable(CAP_SYS_NICE)))
+		r = -EPERM;
+	else
+		mm = mm_get(target->mm);
+	file_put(f);
+	for (unsigned i = 0; mm && i < u.niov; i++) {
+		// WILLNEED is checked like the others, and left at that: its pages come when they are touched.
+		r = mm_madvise(mm, t->ctx, u.iov[i].base.a, u.iov[i].len, advice == MADV_WILLNEED ? MADV_COLD : advice);
+		if (r < 0)
+			break;
+		done += u.iov[i].len;
+	}
+	mm_put(mm);
+	return done ? (int64_t)done : r;
 }
 
 SYSCALL(msync)
