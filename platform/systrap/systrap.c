@@ -12,6 +12,7 @@
 #define FULL_EVERY 256    // polls between two looks at descriptors when there is no sleep
 #define SPIN_CYCLES 4000  // how long stubs wait for an answer when cores are plentiful
 #define SPIN_NS 50000
+#define SCARCE_SPIN_NS 20000 // no core is idle
 #define START_NS 10000000000ULL
 
 static uint64_t now_ns(void)
@@ -181,12 +182,14 @@ static uint64_t systrap_spin_ns(const struct platform *pf)
 {
 	struct systrap *st = st_of(pf);
 
-	if (pf->cfg.cpu_quota || st->n_running == 0 || st->n_running >= pf->cfg.host_cpus)
+	if (pf->cfg.cpu_quota || st->n_running == 0)
 		return 0;
 	if (st->spin_credit <= 0 && ++st->polls % 8)
 		return 0;
 	st->spun = true;
-	return SPIN_NS;
+	// With more guests than cores a sleep still costs a wake-up each way: while calls come thick,
+	// polling for about as long is the cheaper half of that.
+	return st->n_running < pf->cfg.host_cpus ? SPIN_NS : SCARCE_SPIN_NS;
 }
 
 static uint64_t systrap_vdso(const struct platform *pf, uint64_t *ret_start, uint64_t *ret_end)
