@@ -1,5 +1,4 @@
 // fcntl(2), ioctl(2)'s part that is the same for all files, flock(2).
-#include <linux/fcntl.h>
 #include <linux/fs.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>

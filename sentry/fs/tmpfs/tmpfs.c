@@ -599,7 +599,7 @@ int memfd_new(const char *name, unsigned flags, struct file **ret)
 		t->file.seals = 0;
 	if (flags & MFD_NOEXEC)
 		t->file.seals = SEAL_EXEC;
-	err = file_new_anon(full, &t->inode, &tmpfs_file_ops, O_RDWR | O_LARGEFILE, NULL, ret);
+	err = file_new_anon(full, &t->inode, &tmpfs_file_ops, O_RDWR | 0100000 /* O_LARGEFILE */, NULL, ret);
 	kfree(full);
 	return err;
 }
