@@ -112,7 +112,8 @@ int pf_fork(struct pf_ctx *parent, struct pf_as **ret_as, struct pf_ctx **ret_ct
 // is started when `creator` goes back to the guest; the new context may be resumed at once. If the
 // host refuses, creator gets PF_EV_OPS_FAILED.
 int pf_thread_new(struct pf_ctx *creator, struct pf_ctx **ret_ctx);
-// The guest thread is over; the context must be the sentry's. Frees ctx.
+// The guest thread is over; the context must be the sentry's. What is queued on it (stores, wake-ups)
+// is still performed while the address space lives, without anybody waiting for it. Frees ctx.
 void pf_ctx_exit(struct pf_ctx *ctx);
 // Kills the host process; contexts still with the guest get PF_EV_DEAD. Idempotent, never waits.
 void pf_as_kill(struct pf_as *as);

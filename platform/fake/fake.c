@@ -18,6 +18,8 @@ struct fake_platform {
 	struct platform p;
 	TAILQ_HEAD(fake_ctx_head, fake_ctx) ready; // in the guest, with a step to take
 	unsigned live;
+	fake_step_fn default_step; // of contexts that come from pf_as_new()
+	void *default_arg;
 };
 
 struct fake_as {
@@ -186,6 +188,17 @@ void fake_set_script(struct pf_ctx *ctx, fake_step_fn step, void *arg)
 	to_ctx(ctx)->step_arg = arg;
 }
 
+struct abi_regs *fake_regs(struct pf_ctx *ctx)
+{
+	return &to_ctx(ctx)->regs;
+}
+
+void fake_default_script(struct platform *pf, fake_step_fn step, void *arg)
+{
+	to_pf(pf)->default_step = step;
+	to_pf(pf)->default_arg = arg;
+}
+
 void fake_unpark(struct pf_ctx *ctx)
 {
 	if (to_ctx(ctx)->in_guest)
@@ -224,6 +237,8 @@ static struct fake_ctx *ctx_new(struct fake_as *as, const struct fake_ctx *like)
 		c->step = like->step;
 		c->step_arg = like->step_arg;
 	} else {
+		c->step = to_pf(as->as.pf)->default_step;
+		c->step_arg = to_pf(as->as.pf)->default_arg;
 		c->regs.cs = 0x33;
 		c->regs.ss = 0x2b;
 		c->regs.eflags = 0x202;
@@ -297,12 +312,14 @@ static void queue_clear(struct fake_ctx *c)
 	c->store_used = 0;
 }
 
+static int queue_run(struct fake_ctx *c, struct pf_event *ret_ev);
+
 static void fake_ctx_exit(struct pf_ctx *ctx)
 {
 	struct fake_ctx *c = to_ctx(ctx);
 
 	own(c);
-	queue_clear(c);
+	queue_run(c, &(struct pf_event){0});
 	LIST_REMOVE(c, as_link);
 	ctx_as(c)->nr_ctx--;
 	ctx_pf(c)->live--;

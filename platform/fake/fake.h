@@ -14,6 +14,10 @@ typedef struct pf_event (*fake_step_fn)(void *arg, struct pf_ctx *ctx, int64_t l
 
 // New contexts have their creator's script (pf_fork, pf_thread_new), or none: they stay in the guest.
 void fake_set_script(struct pf_ctx *ctx, fake_step_fn step, void *arg);
+// The script of contexts that pf_as_new() makes from now on.
+void fake_default_script(struct platform *pf, fake_step_fn step, void *arg);
+// For scripts: the guest thread's registers, to read and to change.
+struct abi_regs *fake_regs(struct pf_ctx *ctx);
 void fake_unpark(struct pf_ctx *ctx);
 static inline struct pf_event fake_syscall(uint32_t nr, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3,
 					   uint64_t a4, uint64_t a5)

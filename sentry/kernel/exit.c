@@ -37,17 +37,20 @@ static int futex_death(struct task *t, uint64_t addr, bool pi, bool pending)
 	return 0;
 }
 
-static void release_robust_list(struct task *t)
+// True if there were any.
+static bool release_robust_list(struct task *t)
 {
 	struct { uint64_t next, offset, pending; } head;
 	uint64_t entry, next, pi, next_pi, pending;
 
-	if (!t->robust_list || copy_in(&head, GADDR(t->robust_list), sizeof(head)) < 0)
-		return;
+	if (copy_in(&head, GADDR(t->robust_list), sizeof(head)) < 0)
+		return false;
 	_Static_assert(sizeof(head) == ROBUST_HEAD_SIZE, "struct robust_list_head");
 	pi = head.next & 1;
 	entry = head.next & ~1ULL;
 	pending = head.pending & ~1ULL;
+	if (entry == t->robust_list && !pending)
+		return false;
 	for (unsigned n = 0; entry != t->robust_list && n < ROBUST_LIMIT; n++) {
 		// The next one first: once released, the entry may be gone.
 		bool bad = copy_in(&next, GADDR(entry), sizeof(next)) < 0;
@@ -63,25 +66,21 @@ static void release_robust_list(struct task *t)
 	}
 	if (pending)
 		futex_death(t, pending + head.offset, head.pending & 1, true);
+	return true;
 }
 
 // What the image is owed before the thread leaves it, by exit or by exec. May wait.
 void task_leave_image(struct task *t)
 {
 	uint32_t zero = 0;
-	bool flush = false;
 
-	if (t->robust_list)
-		release_robust_list(t);
+	if (t->robust_list && release_robust_list(t) && ref_read(&t->mm->users) == 1)
+		pf_flush(t->ctx); // the address space goes with the thread, shared memory does not
 	t->robust_list = 0;
-	if (t->clear_child_tid && ref_read(&t->mm->users) > 1) {
+	if (t->clear_child_tid && ref_read(&t->mm->users) > 1)
 		if (copy_out(GADDR(t->clear_child_tid), &zero, sizeof(zero)) == 0)
 			pf_futex_wake(t->ctx, t->clear_child_tid, 1, true);
-		flush = true;
-	}
 	t->clear_child_tid = 0;
-	if (flush || ref_read(&t->mm->users) > 1)
-		pf_flush(t->ctx);
 }
 
 // --- accounting ---------------------------------------------------------------------------------
