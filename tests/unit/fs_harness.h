@@ -80,21 +80,21 @@ static inline struct file *fs_open(const char *name, unsigned flags, uint32_t mo
 	return f;
 }
 
-static inline struct inode *fs_stat(const char *name, int want)
+// A copy of the inode: one of the last few.
+static inline const struct inode *fs_stat(const char *name, int want)
 {
-	static struct path p;
+	static struct inode copies[4];
+	static unsigned n;
+	struct path p;
 
-	if (p.dentry)
-		path_put(&p);
 	assert_int_equal(path_walk(AT_FDCWD, name, 0, &p), want);
-	if (want) {
-		p = (struct path){0};
+	if (want)
 		return NULL;
-	}
 	assert_int_equal(vfs_getattr(&p), 0);
-	struct inode *i = p.dentry->inode;
-	path_put(&p); // what the tests look at stays cached
-	return i;
+	n = (n + 1) % ARRAY_SIZE(copies);
+	copies[n] = *p.dentry->inode;
+	path_put(&p);
+	return &copies[n];
 }
 
 static inline void fs_check_file(const char *name, const char *want)

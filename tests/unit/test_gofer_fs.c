@@ -125,7 +125,7 @@ static uint64_t asked(void)
 
 static void read_main(void *arg)
 {
-	struct inode *i, *j;
+	const struct inode *i, *j;
 	struct file *f;
 	uint64_t off;
 	char buf[16];
@@ -162,7 +162,7 @@ static void read_main(void *arg)
 	assert_int_equal(asked(), 0);
 	i = fs_stat("/lib/m1.py", 0);
 	j = fs_stat("/lib/hard", 0);
-	assert_ptr_equal(i, j);
+	assert_int_equal(i->ino, j->ino);
 	assert_int_equal(i->nlink, 2);
 	f = fs_open("/lib/m7.py", O_RDONLY, 0, 0);
 	assert_int_equal(f->ops->map_fd(f, 0, 4096, PROT_READ, false, &fd, &off), 0);
