@@ -48,8 +48,10 @@ static bool chunks_reserve(struct tfile *f, uint64_t index)
 	n = MAX(want, n * 2);
 	if (f->chunks == &f->first || !f->chunks) {
 		c = kalloc(n * sizeof(*c));
-		if (c && f->chunks)
+		if (c && f->chunks) {
 			c[0] = f->first;
+			f->first = (struct tchunk){0};
+		}
 	} else {
 		c = krealloc(f->chunks, f->nchunks * sizeof(*c), n * sizeof(*c));
 	}
