@@ -75,6 +75,11 @@ struct pf_ctx {
 struct pf_hooks {
 	void (*event)(struct pf_ctx *ctx); // ctx->ev was filled; called from pf_poll()
 	void (*wait)(struct pf_ctx *ctx);  // return once an event for ctx has been delivered
+	// Where systrap may keep trampolines for the system call at `site`: the address of len bytes (page
+	// aligned, a multiple of the page size) within 2 GiB of it that no mapping uses now or later; the
+	// same for sites that are near each other, and after a fork. 0: leave the site alone: it is not in a
+	// private file mapping that is readable, executable and not writable. NULL: no site is rewritten.
+	uint64_t (*patch_area)(struct pf_as *as, uint64_t site, uint64_t len);
 };
 
 struct pf_config {

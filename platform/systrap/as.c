@@ -327,6 +327,8 @@ int systrap_fork(struct pf_ctx *parent, struct pf_as **ret_as, struct pf_ctx **r
 	c->regs_valid = c->regs_dirty = true;
 	c->pg->local = p->pg->local;
 	memcpy(c->pg->ids, p->pg->ids, sizeof(c->pg->ids));
+	memcpy(as->areas, ctx_as(p)->areas, sizeof(as->areas));
+	as->n_areas = ctx_as(p)->n_areas;
 	*ret_as = &as->base;
 	*ret_ctx = &c->base;
 	return 0;

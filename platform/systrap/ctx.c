@@ -165,7 +165,8 @@ void st_give(struct st_ctx *c, uint32_t cmd)
 		for (uint32_t i = 0; i < c->n_snaps; i++) // still there, and still valid
 			c->payload_used = MAX(c->payload_used, (c->snaps[i].off + c->snaps[i].len + 15) & ~15U);
 	}
-	pg->kick = 0;
+	if (pg->kick) // written only if need be: the stub reads this line all the time
+		pg->kick = 0;
 	c->kicked = false;
 	pg->kind = cmd;
 	st_active_add(c);
@@ -233,6 +234,43 @@ void systrap_retry_call(struct pf_ctx *ctx)
 	struct st_ctx *c = st_ctx_of(ctx);
 
 	c->cmd = (c->cmd & ~STUB_CMD_RESULT) | STUB_CMD_RETRY;
+}
+
+// --- rewriting of call sites ------------------------------------------------------------------
+static uint64_t area_for(struct st_ctx *c, uint64_t site, bool *ret_fresh)
+{
+	struct st_as *as = ctx_as(c);
+	const struct pf_config *cfg = &as->base.pf->cfg;
+	uint64_t area;
+
+	if (!cfg->hooks.patch_area || cfg->no_patching || site >= PF_GUEST_TOP - 16 || c->flushing || c->starting)
+		return 0;
+	area = cfg->hooks.patch_area(&as->base, site, STUB_AREA_SIZE);
+	if (!area)
+		return 0;
+	kassert(area % PAGE_SIZE == 0 && area < PF_GUEST_TOP - STUB_AREA_SIZE);
+	*ret_fresh = false;
+	for (uint32_t i = 0; i < as->n_areas; i++)
+		if (as->areas[i] == area)
+			return area;
+	if (as->n_areas == STUB_AREAS)
+		return 0;
+	as->areas[as->n_areas++] = area;
+	*ret_fresh = true;
+	return area;
+}
+
+// Answers at once; the guest never knows, and a kick that is under way stays so.
+static void answer_patch(struct st_ctx *c)
+{
+	volatile struct stub_ctx *pg = c->pg;
+	bool fresh = false;
+
+	pg->nr = area_for(c, pg->args[0], &fresh);
+	pg->args[0] = fresh;
+	pg->kind = 0;
+	if (__atomic_exchange_n(&c->pg->state, STUB_GUEST, __ATOMIC_SEQ_CST) == STUB_SENTRY_FUTEX)
+		futex_wake(&c->pg->state);
 }
 
 // --- events -----------------------------------------------------------------------------------
@@ -381,6 +419,10 @@ bool st_take(struct st_ctx *c)
 
 	if (__atomic_load_n(&c->pg->state, __ATOMIC_ACQUIRE) < STUB_SENTRY)
 		return false;
+	if (unlikely((c->pg->kind & 0xff) == STUB_EV_PATCH)) {
+		answer_patch(c);
+		return false;
+	}
 	if (unlikely(c->flush_for_other))
 		saved = c->base.ev;
 	st_active_remove(c);

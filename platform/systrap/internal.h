@@ -74,6 +74,8 @@ struct st_as {
 	uint32_t hint;        // no slot below is free, but those in drain
 	uint16_t *drain;      // slots whose host threads are on their way out; ctxs[] holds ST_DRAINING
 	uint32_t n_drain, cap_drain;
+	uint64_t areas[STUB_AREAS]; // trampolines; mapped in the order of their use
+	uint32_t n_areas;
 	struct st_ctx *ops_ctx; // has operations that are queued or under way
 	LIST_ENTRY(st_as) link;
 };

@@ -4,19 +4,23 @@
 // The stub runs at the guest's level of trust: the sentry takes everything that it reads from a
 // context page for hostile, and keeps private copies of what it acts upon.
 #pragma once
-#include <stdint.h>
 
 // Addresses, all at or above PF_GUEST_TOP. The vDSO and the initial stack are near the very top.
 #define STUB_TEXT_BASE  0x7fff00010000 // the syscall page, text, data (stub.ld knows this number)
 #define STUB_TEXT_END   0x7fff00100000
 #define STUB_BOARD_BASE 0x7fff08000000 // the sandbox's board, read-only
-#define STUB_CTX_BASE   0x7fff10000000 // context slots, shared with the sentry
+#define STUB_CTX_BASE   0x7fff20000000 // context slots, shared with the sentry; aligned to their total size
 #define STUB_STACK_BASE 0x7fff40000000 // stub stacks, private
 #define STUB_SLOTS      16384
 #define STUB_CTX_SIZE   0x8000
 #define STUB_STACK_SIZE 0x8000
+#define STUB_CTX_SHIFT  29 // log2 of STUB_CTX_TOTAL
 #define STUB_CTX_TOTAL   ((uint64_t)STUB_SLOTS * STUB_CTX_SIZE)
 #define STUB_STACK_TOTAL ((uint64_t)STUB_SLOTS * STUB_STACK_SIZE)
+
+// Room for the trampolines of rewritten call sites, within reach of the code (pf_hooks.patch_area).
+#define STUB_AREA_SIZE 0x10000
+#define STUB_AREAS     8 // most of them in an address space
 
 // Descriptors of every stub process.
 #define STUB_FD_WAKE  0 // eventfd: wakes the sentry
@@ -26,7 +30,39 @@
 
 #define STUB_KICK_SIGNAL 23 // SIGURG: one of those that the host never fails to send
 
+// Offsets in struct stub_ctx, for assembler.
+#define C_R15 64
+#define C_R14 72
+#define C_R13 80
+#define C_R12 88
+#define C_RBP 96
+#define C_RBX 104
+#define C_R11 112
+#define C_R10 120
+#define C_R9 128
+#define C_R8 136
+#define C_RAX 144
+#define C_RCX 152
+#define C_RDX 160
+#define C_RSI 168
+#define C_RDI 176
+#define C_RIP 184
+#define C_EFLAGS 192
+#define C_RSP 200
+#define C_JMP 224
+#define C_STACK 232
+#define C_KICK 256
+
+// A trampoline (patch.c).
+#define SLOT_SIZE 64
+#define SLOT_CODE 8  // where the site jumps to
+#define SLOT_TRAP 32 // a system call instruction, for when the fast way is not possible
+#define SLOT_CONT 49 // what follows the call
+
 #ifndef __ASSEMBLER__
+#include <stddef.h>
+#include <stdint.h>
+
 // Who owns the context, and how it waits. Only the owner changes it.
 enum stub_state {
 	STUB_GUEST = 1,        // the guest's: runs
@@ -46,6 +82,7 @@ enum stub_event {
 	STUB_EV_OPS_DONE,
 	STUB_EV_OPS_FAILED,
 	STUB_EV_STORE_FAULT,
+	STUB_EV_PATCH, // args[0]: a call site that traps often. Answer: nr: an area or 0, args[0]: to be mapped
 };
 
 // What to do next (sentry to stub), in stub_ctx.kind, OR'ed.
@@ -103,6 +140,8 @@ struct stub_ctx {
 	uint64_t args[6];
 
 	struct stub_regs regs; // written by the stub with each event, by the sentry with STUB_CMD_REGS
+	uint64_t jmp;   // the stub's: where the fast way returns to
+	uint64_t stack; // the stub's: its stack for this thread
 
 	// Written by the sentry.
 	uint32_t kick __attribute__((aligned(64))); // come back soon; cleared with the next event
@@ -123,6 +162,12 @@ struct stub_ctx {
 
 	struct stub_op ops[STUB_OPS] __attribute__((aligned(64)));
 };
+_Static_assert(offsetof(struct stub_ctx, regs.r15) == C_R15 && offsetof(struct stub_ctx, regs.rbx) == C_RBX &&
+		       offsetof(struct stub_ctx, regs.rax) == C_RAX && offsetof(struct stub_ctx, regs.rdi) == C_RDI &&
+		       offsetof(struct stub_ctx, regs.rsp) == C_RSP && offsetof(struct stub_ctx, jmp) == C_JMP &&
+		       offsetof(struct stub_ctx, stack) == C_STACK && offsetof(struct stub_ctx, kick) == C_KICK,
+	       "assembler's offsets");
+_Static_assert(1ULL << STUB_CTX_SHIFT == STUB_CTX_TOTAL && STUB_CTX_BASE % STUB_CTX_TOTAL == 0, "context region");
 _Static_assert(sizeof(struct stub_ctx) <= STUB_PAYLOAD_OFF, "context header");
 _Static_assert(STUB_FP_OFF + STUB_FP_SIZE <= STUB_CTX_SIZE, "context slot");
 _Static_assert(STUB_PAYLOAD_OFF + STUB_PAYLOAD_SIZE == STUB_FP_OFF, "payload");
@@ -130,6 +175,7 @@ _Static_assert(STUB_PAYLOAD_OFF + STUB_PAYLOAD_SIZE == STUB_FP_OFF, "payload");
 // One page a sandbox, written by the sentry, read by every stub.
 struct stub_board {
 	uint32_t asleep;      // the sentry sleeps: ring the eventfd after handing over
+	uint32_t patch;       // call sites may be rewritten
 	uint32_t spin_cycles; // how long to poll for an answer, in TSC cycles; 0: do not
 };
 

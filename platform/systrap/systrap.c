@@ -306,6 +306,7 @@ static int systrap_create(const struct pf_config *cfg, struct platform **ret_pf)
 		return r;
 	}
 	set_spin(st, !cfg->cpu_quota && cfg->host_cpus > 1);
+	st->board->patch = cfg->hooks.patch_area && !cfg->no_patching;
 	*ret_pf = &st->base;
 	return 0;
 }

@@ -77,13 +77,21 @@ static const struct pf_event *run(struct pf_ctx *ctx)
 	return &ctx->ev;
 }
 
+#define AREA 0x20000000UL
+static uint64_t patch_from; // 0: leave code alone
+
+static uint64_t patch_area(struct pf_as *as, uint64_t site, uint64_t len)
+{
+	return patch_from && site >= patch_from && site < CODE + 0x2000 ? AREA : 0;
+}
+
 static int zygote_sock;
 
 static int setup(const char *name)
 {
 	char id[32];
 	struct zygote_config zc = {.id = id};
-	struct pf_config cfg = {.hooks = {on_event, on_wait}, .host_cpus = 2};
+	struct pf_config cfg = {.hooks = {on_event, on_wait, patch_area}, .host_cpus = 2};
 	pid_t pid;
 
 	snprintf(id, sizeof(id), "unit-%d", getpid());
@@ -699,6 +707,211 @@ static void test_vdso(void **state)
 	assert_true(vdso >= PF_GUEST_TOP && start <= vdso && stop > vdso);
 }
 
+// --- rewritten call sites -------------------------------------------------------------------
+// Many calls from one site of each form; checks registers and flags each time. Reports a mistake by
+// call 2000.
+GUEST(hot, "mov $0x1234,%ebx; mov $77,%ebp; mov $0x99,%r12d; mov $0x98,%r15d; xor %r13d,%r13d\n"
+	   "1: mov $1,%edi; mov $2,%esi; mov $3,%edx; mov $4,%r10d; mov $5,%r8d; mov $6,%r9d; stc\n"
+	   "push $0x55; push $0x66; mov %rsp,%r14; movq %r13,%xmm5\n"
+	   "movq $0x77,-8(%rsp); movq $0x88,-128(%rsp)\n"
+	   "mov $1000,%eax; syscall\n"
+	   "jnc 9f; cmpq $0x77,-8(%rsp); jne 9f; cmpq $0x88,-128(%rsp); jne 9f; cmp %rsp,%r14; jne 9f\n"
+	   "cmp %r13,%rax; jne 9f; cmp $1,%rdi; jne 9f; cmp $2,%rsi; jne 9f; cmp $3,%rdx; jne 9f\n"
+	   "cmp $4,%r10; jne 9f; cmp $5,%r8; jne 9f; cmp $6,%r9; jne 9f; cmp $0x1234,%rbx; jne 9f\n"
+	   "cmp $77,%rbp; jne 9f; cmp $0x99,%r12; jne 9f; cmp $0x98,%r15; jne 9f; movq %xmm5,%r14; cmp %r13,%r14; jne 9f\n"
+	   "pop %rax; cmp $0x66,%rax; jne 9f; pop %rax; cmp $0x55,%rax; jne 9f\n"
+	   "mov %r13,%rdi; mov $1001,%eax; xor %ecx,%ecx; clc; syscall; cmp $-4096,%rax; ja 8f; jmp 9f\n"
+	   "8: cmp $-1,%rax; jne 9f; inc %r13; jmp 1b\n"
+	   "9: mov $2000,%eax; syscall; hlt");
+
+static void hot_round(struct pf_ctx *c, int i)
+{
+	result(c, i ? -1 : 0);
+	expect_call(run(c), 1000);
+	for (int j = 0; j < 6; j++)
+		assert_int_equal(c->ev.sc.args[j], j + 1);
+	result(c, i);
+	expect_call(run(c), 1001);
+	assert_int_equal(c->ev.sc.args[0], i);
+}
+
+static void test_patch(void **state)
+{
+	struct pf_ctx *c, *k, *t;
+	struct pf_as *as;
+	uint8_t code[64];
+	struct abi_regs r;
+	int i;
+
+	if (!is_systrap)
+		skip();
+	patch_from = CODE;
+	c = RUN(hot);
+	for (i = 0; i < 100; i++)
+		hot_round(c, i);
+	assert_int_equal(pf_read(c->as, CODE + 0x67, code, 5), 5);
+	assert_int_equal(pf_read(c->as, AREA, code, 64), 64); // there is an area
+	// A fork has the trampolines, and threads do.
+	assert_int_equal(pf_fork(c, &as, &k), 0);
+	k->owner = NULL;
+	for (; i < 120; i++) {
+		hot_round(k, i);
+		hot_round(c, i);
+	}
+	end(k);
+	assert_int_equal(pf_thread_new(c, &t), 0);
+	t->owner = NULL;
+	pf_get_regs(t, &r);
+	r.rsp -= 0x1000;
+	r.rax = (uint64_t)-1;
+	pf_set_regs(t, &r);
+	assert_int_equal(pf_flush(c), 0);
+	expect_call(run(t), 1000);
+	for (int j = i; j < 140; j++) {
+		result(t, j);
+		expect_call(run(t), 1001);
+		result(t, -1);
+		expect_call(run(t), 1000);
+	}
+	pf_ctx_exit(t);
+	// Registers can be set at a rewritten site, vector state too.
+	for (; i < 150; i++) {
+		uint8_t *fp = aligned_alloc(64, 16384);
+		uint64_t x = (uint64_t)i, y;
+
+		result(c, -1);
+		expect_call(run(c), 1000);
+		pf_get_regs(c, &r);
+		assert_int_equal(r.r13, i);
+		assert_int_equal(r.rcx, r.rip);
+		assert_int_equal(r.r11, r.eflags);
+		assert_int_equal(r.gs_base, 0);
+		r.rax = (uint64_t)i;
+		pf_set_regs(c, &r);
+		assert_int_equal(pf_get_fp(c, fp), 0);
+		assert_memory_equal(fp + 160 + 80, &x, 8);
+		y = ~x;
+		memcpy(fp + 160 + 80, &y, 8);
+		assert_int_equal(pf_set_fp(c, fp), 0);
+		assert_int_equal(pf_get_fp(c, fp), 0);
+		assert_memory_equal(fp + 160 + 80, &y, 8);
+		memcpy(fp + 160 + 80, &x, 8);
+		assert_int_equal(pf_set_fp(c, fp), 0);
+		free(fp);
+		expect_call(run(c), 1001);
+		pf_get_regs(c, &r); // goes on at the second form's address
+		r.rax = (uint64_t)-1;
+		r.eflags |= 0x40000; // and with a flag that the fast way does not do
+		pf_set_regs(c, &r);
+		expect_call(run(c), 1000);
+		result(c, i + 1);
+		pf_get_regs(c, &r);
+		assert_true(r.eflags & 0x40000);
+		r.eflags &= ~0x40000UL;
+		r.rax = (uint64_t)++i;
+		pf_set_regs(c, &r);
+		expect_call(run(c), 1001);
+		assert_int_equal(c->ev.sc.args[0], i);
+	}
+	// %gs of its own: the sites trap, and work.
+	result(c, -1);
+	expect_call(run(c), 1000);
+	pf_get_regs(c, &r);
+	r.gs_base = DATA;
+	r.rax = (uint64_t)i;
+	pf_set_regs(c, &r);
+	expect_call(run(c), 1001);
+	for (i++; i < 160; i++) {
+		hot_round(c, i);
+		pf_get_regs(c, &r);
+		assert_int_equal(r.gs_base, DATA);
+	}
+	r.gs_base = 0;
+	r.rax = (uint64_t)-1;
+	pf_set_regs(c, &r);
+	expect_call(run(c), 1000);
+	result(c, i);
+	expect_call(run(c), 1001);
+	for (i++; i < 170; i++)
+		hot_round(c, i);
+	end(c);
+	patch_from = 0;
+}
+
+// A kick finds the guest anywhere: in its code, in a trampoline, on the way into the stub or out of it.
+GUEST(busy, "mov $1000,%eax; syscall; 1: incq 0x500000; mov $39,%eax; syscall; cmp $42,%rax; jne 2f\n"
+	    "mov $186,%eax; nop; syscall; cmp $43,%rax; je 1b; 2: ud2");
+
+static void test_patch_kick(void **state)
+{
+	const struct pf_identity id = {42, 43, 0, 0, 0, 0};
+	struct pf_ctx *c;
+	struct abi_regs r;
+
+	if (!is_systrap)
+		skip();
+	patch_from = CODE;
+	c = RUN(busy);
+	pf_set_identity(c, &id);
+	pf_set_local_calls(c, true);
+	expect_call(run(c), 1000);
+	for (int i = 0; i < 3000; i++) {
+		pf_resume(c);
+		for (volatile int j = 0; j < i % 700; j++)
+			;
+		if (i < 50)
+			usleep(100);
+		pf_kick(c);
+		on_wait(c);
+		assert_int_equal(c->ev.kind, PF_EV_INTERRUPT);
+		pf_get_regs(c, &r);
+		assert_true(r.rip >= CODE && r.rip < CODE + 0x100);
+		if (i % 3 == 0)
+			pf_set_regs(c, &r);
+	}
+	end(c);
+	patch_from = 0;
+}
+
+// Threads run through sites while these are rewritten.
+GUEST(race, "mov $1000,%eax; syscall; 1: mov $39,%eax; syscall; cmp $42,%rax; jne 2f\n"
+	    "mov $186,%eax; nop; syscall; cmp $43,%rax; jne 2f\n"
+	    "mov $102,%eax; nop; syscall; test %rax,%rax; jne 2f\n"
+	    "dec %rdi; jnz 1b; mov $1001,%eax; syscall; 2: ud2");
+
+static void test_patch_race(void **state)
+{
+	const struct pf_identity id = {42, 43, 0, 0, 0, 0};
+	struct pf_ctx *c, *t[4];
+	struct abi_regs r;
+
+	if (!is_systrap)
+		skip();
+	patch_from = CODE;
+	for (int round = 0; round < 20; round++) {
+		c = RUN(race);
+		expect_call(run(c), 1000);
+		for (int i = 0; i < 4; i++) {
+			assert_int_equal(pf_thread_new(c, &t[i]), 0);
+			t[i]->owner = NULL;
+			pf_set_identity(t[i], &id);
+			pf_set_local_calls(t[i], true);
+			pf_get_regs(t[i], &r);
+			r.rdi = 2000;
+			pf_set_regs(t[i], &r);
+			pf_resume(t[i]);
+		}
+		assert_int_equal(pf_flush(c), 0);
+		for (int i = 0; i < 4; i++) {
+			on_wait(t[i]);
+			expect_call(&t[i]->ev, 1001);
+			pf_ctx_exit(t[i]);
+		}
+		end(c);
+	}
+	patch_from = 0;
+}
+
 static void test_cost(void **state)
 {
 	struct pf_ctx *c = RUN(count), *k;
@@ -715,6 +928,23 @@ static void test_cost(void **state)
 		on_wait(c);
 	}
 	print_message("round trip: %lu ns\n", (now_ns() - t) / N);
+	if (is_systrap) {
+		struct pf_ctx *p;
+
+		patch_from = CODE;
+		p = RUN(count);
+		for (int i = 0; i < 100; i++)
+			expect_call(run(p), 1000);
+		t = now_ns();
+		for (unsigned i = 0; i < N; i++) {
+			pf_set_result(p, 0);
+			pf_resume(p);
+			on_wait(p);
+		}
+		print_message("round trip of a rewritten site: %lu ns\n", (now_ns() - t) / N);
+		end(p);
+		patch_from = 0;
+	}
 	t = now_ns();
 	for (int i = 0; i < F; i++) {
 		assert_int_equal(pf_fork(c, &as, &k), 0);
@@ -740,7 +970,8 @@ int main(void)
 		cmocka_unit_test(test_threads), cmocka_unit_test(test_kick),   cmocka_unit_test(test_futex),
 		cmocka_unit_test(test_kick_fault),
 		cmocka_unit_test(test_fp),     cmocka_unit_test(test_hostile), cmocka_unit_test(test_dead),
-		cmocka_unit_test(test_vdso),   cmocka_unit_test(test_cost),
+		cmocka_unit_test(test_vdso),   cmocka_unit_test(test_cost),    cmocka_unit_test(test_patch),
+		cmocka_unit_test(test_patch_kick), cmocka_unit_test(test_patch_race),
 	};
 
 	return cmocka_run_group_tests_name("systrap", tests, setup_systrap, teardown) +

@@ -55,6 +55,7 @@ static const struct rule rules[] = {
 	{60, {ANY}},                                            // exit
 	{231, {ANY}},                                           // exit_group
 	{24, {ANY}},                                            // sched_yield
+	{324, {{0, ~96u, 0}}},                                  // membarrier: PRIVATE_EXPEDITED_SYNC_CORE
 	{228, {WITHIN(0, 3)}},                                  // clock_gettime: REALTIME MONOTONIC *_CPUTIME_ID
 	{157, {IS(0, 1), IS(1, 9)}},                            // prctl: PDEATHSIG KILL
 	{157, {IS(0, 15)}},                                     // prctl: NAME

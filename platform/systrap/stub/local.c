@@ -30,11 +30,11 @@ enum {
 
 // A relative timeout becomes an absolute one, once: a wait that a kick interrupts is taken up again
 // for what is left. 0 or -errno.
-static int64_t futex_deadline(struct stub_thread *th, uint64_t timeout, bool retry)
+static int64_t futex_deadline(struct stub_thread *th, uint64_t timeout)
 {
 	int64_t rel[2], now[2] = {0, 0};
 
-	if (retry && th->timed)
+	if (th->timed)
 		return 0;
 	if (stub_copy(rel, (const void *)timeout, sizeof(rel)))
 		return -EFAULT;
@@ -50,14 +50,16 @@ static int64_t futex_deadline(struct stub_thread *th, uint64_t timeout, bool ret
 }
 
 // False: interrupted by a kick.
-static bool futex_wait(struct stub_ctx *c, struct abi_sigcontext *m, bool retry)
+static bool futex_wait(struct stub_ctx *c, struct stub_regs *m, bool retry)
 {
 	struct stub_thread *th = stub_thread_of(c);
 	uint64_t op = (uint32_t)m->rsi, timeout = m->r10, val3 = m->r9;
 	int64_t r;
 
+	if (!retry)
+		th->timed = false;
 	if (op == (op & FUTEX_PRIVATE) && timeout) { // FUTEX_WAIT
-		r = futex_deadline(th, timeout, retry);
+		r = futex_deadline(th, timeout);
 		if (r < 0) {
 			m->rax = (uint64_t)r;
 			return true;
@@ -73,12 +75,11 @@ static bool futex_wait(struct stub_ctx *c, struct abi_sigcontext *m, bool retry)
 		if (r == -EINTR && __atomic_load_n(&c->kick, __ATOMIC_RELAXED))
 			return false;
 	} while (r == -EINTR);
-	th->timed = false;
 	m->rax = (uint64_t)r;
 	return true;
 }
 
-static bool local_futex(struct stub_ctx *c, struct abi_sigcontext *m, bool retry)
+static bool local_futex(struct stub_ctx *c, struct stub_regs *m, bool retry)
 {
 	switch ((uint32_t)m->rsi & ~(uint32_t)(FUTEX_PRIVATE | FUTEX_CLOCK_REALTIME)) {
 	case FUTEX_WAIT:
@@ -96,9 +97,9 @@ static bool local_futex(struct stub_ctx *c, struct abi_sigcontext *m, bool retry
 	}
 }
 
-bool stub_local_call(struct stub_ctx *c, struct abi_ucontext *uc, bool retry)
+bool stub_local_call(struct stub_ctx *c, bool retry)
 {
-	struct abi_sigcontext *m = &uc->mc;
+	struct stub_regs *m = &c->regs;
 	int64_t ts[2];
 
 	switch (m->rax) {

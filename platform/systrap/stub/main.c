@@ -15,8 +15,9 @@
 #define SYS_SECCOMP 1
 #define AUDIT_ARCH_X86_64 0xc000003eu
 #define SI_KERNEL 0x80
+#define FLAGS_UNUSUAL 0x44500 // TF DF NT AC, as in fast.S
 
-bool stub_fsgsbase;
+bool stub_fsgsbase, stub_can_patch;
 
 static inline uint64_t fs_base_get(void)
 {
@@ -56,27 +57,45 @@ static void gs_base_set(uint64_t v)
 		SYS2(158, 0x1001, v);
 }
 
-static void regs_out(struct stub_regs *r, const struct abi_sigcontext *m)
+// A context's own address is the base of %gs as long as the guest does not use it; the guest sees 0.
+static void bases_out(struct stub_ctx *c)
 {
+	uint64_t gs = gs_base_get();
+
+	c->regs.fs_base = fs_base_get();
+	c->regs.gs_base = gs == (uint64_t)c ? 0 : gs;
+}
+
+static void bases_in(const struct stub_ctx *c)
+{
+	uint64_t gs = c->regs.gs_base;
+
+	fs_base_set(c->regs.fs_base);
+	gs_base_set(gs ? gs : (uint64_t)c);
+}
+
+static void regs_out(struct stub_ctx *c, const struct abi_sigcontext *m)
+{
+	struct stub_regs *r = &c->regs;
+
 	r->r15 = m->r15, r->r14 = m->r14, r->r13 = m->r13, r->r12 = m->r12;
 	r->rbp = m->rbp, r->rbx = m->rbx, r->r11 = m->r11, r->r10 = m->r10;
 	r->r9 = m->r9, r->r8 = m->r8, r->rax = m->rax, r->rcx = m->rcx;
 	r->rdx = m->rdx, r->rsi = m->rsi, r->rdi = m->rdi;
-	r->rip = m->rip, r->eflags = m->eflags, r->rsp = m->rsp;
-	r->fs_base = fs_base_get();
-	r->gs_base = gs_base_get();
+	r->rip = stub_guest_address(m->rip), r->eflags = m->eflags, r->rsp = m->rsp;
+	bases_out(c);
 }
 
-static void regs_in(struct abi_sigcontext *m, const volatile struct stub_regs *r)
+static void regs_in(struct abi_sigcontext *m, const struct stub_ctx *c)
 {
+	const volatile struct stub_regs *r = &c->regs;
+
 	m->r15 = r->r15, m->r14 = r->r14, m->r13 = r->r13, m->r12 = r->r12;
 	m->rbp = r->rbp, m->rbx = r->rbx, m->r11 = r->r11, m->r10 = r->r10;
 	m->r9 = r->r9, m->r8 = r->r8, m->rax = r->rax, m->rcx = r->rcx;
 	m->rdx = r->rdx, m->rsi = r->rsi, m->rdi = r->rdi;
-	m->rip = r->rip, m->eflags = r->eflags, m->rsp = r->rsp;
+	m->rip = stub_code_address(r->rip), m->eflags = r->eflags, m->rsp = r->rsp;
 	m->cs = ABI_USER_CS, m->ss = ABI_USER_SS;
-	fs_base_set(r->fs_base);
-	gs_base_set(r->gs_base);
 }
 
 static inline uint64_t cycles(void)
@@ -97,21 +116,30 @@ static inline bool is_mine(uint32_t state)
 	return state == STUB_GUEST;
 }
 
+static inline const struct stub_board *board(void)
+{
+	return (const struct stub_board *)STUB_BOARD_BASE;
+}
+
 // Rings when the sentry sleeps. Comes after a full barrier that follows the state's change: either
 // the sentry sees the change before it sleeps, or this sees its announcement.
 static inline void ring_if_asleep(void)
 {
 	static const uint64_t one = 1;
 
-	if (__atomic_load_n(&((const struct stub_board *)STUB_BOARD_BASE)->asleep, __ATOMIC_RELAXED))
+	if (unlikely(__atomic_load_n(&board()->asleep, __ATOMIC_RELAXED)))
 		SYS3(NR_write, STUB_FD_WAKE, &one, sizeof(one));
 }
 
+#define FAST_LOOKS 100 // at the state before looking at the clock
+
 static void wait_answer(struct stub_ctx *c)
 {
-	uint32_t spin = __atomic_load_n(&((const struct stub_board *)STUB_BOARD_BASE)->spin_cycles, __ATOMIC_RELAXED);
+	uint32_t spin = __atomic_load_n(&board()->spin_cycles, __ATOMIC_RELAXED);
 	uint32_t s = state_get(c);
 
+	for (uint32_t i = 0; spin && i < FAST_LOOKS && s == STUB_SENTRY; i++)
+		s = state_get(c);
 	if (spin && s == STUB_SENTRY) {
 		uint64_t start = cycles();
 
@@ -135,13 +163,19 @@ static void wait_answer(struct stub_ctx *c)
 	}
 }
 
-static void publish(struct stub_ctx *c, uint32_t kind)
+static void hand_over(struct stub_ctx *c, uint32_t kind)
 {
 	c->kind = kind;
-	// A kick that was sent before this event is answered by it.
-	__atomic_store_n(&c->kick, 0, __ATOMIC_RELAXED);
 	__atomic_exchange_n(&c->state, STUB_SENTRY, __ATOMIC_SEQ_CST);
 	ring_if_asleep();
+}
+
+static void publish(struct stub_ctx *c, uint32_t kind)
+{
+	// A kick that was sent before this event is answered by it.
+	if (unlikely(__atomic_load_n(&c->kick, __ATOMIC_RELAXED)))
+		__atomic_store_n(&c->kick, 0, __ATOMIC_RELAXED);
+	hand_over(c, kind);
 }
 
 static void ops_finished(struct stub_ctx *c)
@@ -151,45 +185,55 @@ static void ops_finished(struct stub_ctx *c)
 		ring_if_asleep();
 }
 
-// The frame of a context that has none yet: a thread of the zygote's children.
-static void frame_init(struct abi_ucontext *uc, const struct stub_ctx *c)
+static uint32_t syscall_event(struct stub_ctx *c)
 {
-	uint64_t slot = ((uint64_t)c - STUB_CTX_BASE) / STUB_CTX_SIZE;
+	const struct stub_regs *r = &c->regs;
 
-	memset(uc, 0, sizeof(*uc));
-	uc->flags = ABI_UC_SIGCONTEXT_SS | ABI_UC_STRICT_RESTORE_SS;
-	uc->stack.sp = STUB_STACK_BASE + slot * STUB_STACK_SIZE;
-	uc->stack.size = STUB_STACK_SIZE - STUB_THREAD_ROOM;
-	uc->mc.cs = ABI_USER_CS;
-	uc->mc.ss = ABI_USER_SS;
-	uc->mc.eflags = ABI_EFLAGS_FIXED;
+	c->nr = r->rax;
+	c->args[0] = r->rdi, c->args[1] = r->rsi, c->args[2] = r->rdx;
+	c->args[3] = r->r10, c->args[4] = r->r8, c->args[5] = r->r9;
+	return STUB_EV_SYSCALL | stub_snapshot(c, (uint32_t)r->rax) << 8;
 }
 
-static uint32_t publish_syscall(struct stub_ctx *c, const struct abi_ucontext *uc)
+// Is there anything that only a return through a signal frame restores?
+static bool needs_frame(const struct stub_ctx *c)
 {
-	const struct abi_sigcontext *m = &uc->mc;
+	return c->regs.gs_base || c->regs.eflags & (FLAGS_UNUSUAL | 0x10000 /* RF */);
+}
 
-	regs_out(&c->regs, m);
-	c->nr = m->rax;
-	c->args[0] = m->rdi, c->args[1] = m->rsi, c->args[2] = m->rdx;
-	c->args[3] = m->r10, c->args[4] = m->r8, c->args[5] = m->r9;
-	return STUB_EV_SYSCALL | stub_snapshot(c, (uint32_t)m->rax) << 8;
+// Back to the guest, from where it came or to where the sentry wants it.
+static _Noreturn void to_guest(struct stub_ctx *c, struct abi_ucontext *uc, uint32_t cmd)
+{
+	struct abi_ucontext made __attribute__((aligned(16)));
+
+	if (cmd & STUB_CMD_REGS)
+		bases_in(c);
+	if (!uc && !needs_frame(c)) {
+		if (cmd & STUB_CMD_REGS)
+			c->jmp = stub_code_address(c->regs.rip);
+		stub_fast_return(c);
+	}
+	if (!uc) {
+		uc = &made;
+		stub_frame_make(uc, c);
+		cmd |= STUB_CMD_REGS;
+	}
+	if (cmd & STUB_CMD_REGS)
+		regs_in(&uc->mc, c);
+	else
+		uc->mc.rax = c->regs.rax;
+	stub_sigreturn(uc, &c->kick);
 }
 
 _Noreturn void stub_serve(struct stub_ctx *c, struct abi_ucontext *uc, uint32_t kind)
 {
-	struct abi_ucontext fresh __attribute__((aligned(16)));
-
-	if (!uc) {
-		uc = &fresh;
-		frame_init(uc, c);
-	}
 	for (;;) {
 		uint32_t cmd;
 
-		if (kind)
+		if (kind && kind != STUB_EV_ANSWERED)
 			publish(c, kind);
-		wait_answer(c);
+		if (kind != STUB_EV_ANSWERED)
+			wait_answer(c);
 		cmd = c->kind;
 		kind = STUB_EV_NONE;
 		if (cmd & STUB_CMD_OPS) {
@@ -206,35 +250,71 @@ _Noreturn void stub_serve(struct stub_ctx *c, struct abi_ucontext *uc, uint32_t 
 		}
 		if (cmd & STUB_CMD_EXIT)
 			SYS1(NR_exit, 0);
-		if (cmd & STUB_CMD_REGS)
-			regs_in(&uc->mc, &c->regs);
-		else if (cmd & STUB_CMD_RESULT)
-			uc->mc.rax = c->nr;
-		if (cmd & STUB_CMD_RETRY) {
-			if (!stub_local_call(c, uc, true)) {
-				kind = publish_syscall(c, uc);
-				continue;
-			}
-		} else {
-			stub_thread_of(c)->timed = false;
+		if (cmd & STUB_CMD_RESULT)
+			c->regs.rax = c->nr;
+		if (cmd & STUB_CMD_RETRY && !stub_local_call(c, true)) {
+			kind = syscall_event(c);
+			continue;
 		}
-		stub_sigreturn(uc, &c->kick);
+		to_guest(c, uc, cmd);
 	}
+}
+
+void stub_thread_setup(struct stub_ctx *c, bool gs)
+{
+	c->stack = (uint64_t)stub_thread_of(c);
+	if (gs)
+		gs_base_set((uint64_t)c);
 }
 
 _Noreturn void stub_thread_main(struct abi_ucontext *uc)
 {
-	stub_serve(stub_self(), uc, STUB_EV_NONE);
+	struct stub_ctx *c = stub_self();
+
+	stub_thread_setup(c, true);
+	stub_serve(c, uc, STUB_EV_NONE);
 }
 
 _Noreturn void stub_interrupted(struct abi_ucontext *uc)
 {
 	struct stub_ctx *c = stub_self();
 
-	regs_out(&c->regs, &uc->mc);
+	regs_out(c, &uc->mc);
 	stub_serve(c, uc, STUB_EV_INTERRUPT);
 }
 
+// --- the fast way (fast.S) ------------------------------------------------------------------------
+struct stub_ctx *stub_fast_call(struct stub_ctx *c)
+{
+	c->regs.fs_base = fs_base_get();
+	c->regs.gs_base = 0;
+	if (c->local && stub_local_call(c, false))
+		return c;
+	publish(c, syscall_event(c));
+	wait_answer(c);
+	if (unlikely(c->kind != STUB_CMD_RESULT))
+		stub_serve(c, NULL, STUB_EV_ANSWERED);
+	c->regs.rax = c->nr;
+	return c;
+}
+
+_Noreturn void stub_fast_interrupted(struct stub_ctx *c)
+{
+	stub_serve(c, NULL, STUB_EV_INTERRUPT);
+}
+
+// Asks the sentry for room to rewrite the call site that has just trapped. Not an event of the
+// guest's: a kick stays to be answered.
+static void patch_site(struct stub_ctx *c)
+{
+	c->args[0] = c->regs.rip - 2;
+	hand_over(c, STUB_EV_PATCH);
+	wait_answer(c);
+	if (c->nr)
+		stub_patch(c, c->nr, c->args[0]);
+}
+
+// --- signals ------------------------------------------------------------------------------------
 static bool in_range(uint64_t ip, const char *begin, const char *end)
 {
 	return ip >= (uint64_t)begin && ip < (uint64_t)end;
@@ -248,8 +328,12 @@ static bool nested_signal(int sig, struct abi_sigcontext *m)
 			m->rip = (uint64_t)stub_futex_abort;
 		else if (in_range(m->rip, stub_return_begin, stub_return_end))
 			m->rip = (uint64_t)stub_return_abort;
+		else if (in_range(m->rip, stub_fast_begin, stub_fast_end))
+			m->rip = (uint64_t)stub_fast_abort;
 		return true;
 	}
+	if (sig == SIGTRAP && m->eflags & 0x100)
+		return true; // single steps of the guest's go on through us
 	if (sig != SIGSEGV && sig != SIGBUS)
 		return false;
 	if (in_range(m->rip, stub_copy_begin, stub_copy_end))
@@ -283,29 +367,51 @@ static uint32_t int80_event(struct stub_ctx *c, struct abi_sigcontext *m)
 	return STUB_EV_FAULT;
 }
 
+static _Noreturn void on_syscall(struct stub_ctx *c, const struct abi_siginfo *si, struct abi_ucontext *uc)
+{
+	uc->mc.rax = (uint32_t)si->sigsys.syscall;
+	regs_out(c, &uc->mc);
+	if (unlikely(stub_patch_wanted(c))) {
+		patch_site(c);
+		uc->mc.rip = stub_code_address(uc->mc.rip);
+	}
+	if (c->local && stub_local_call(c, false)) {
+		uc->mc.rax = c->regs.rax;
+		stub_sigreturn(uc, &c->kick);
+	}
+	stub_serve(c, uc, syscall_event(c));
+}
+
 void stub_signal(int sig, struct abi_siginfo *si, struct abi_ucontext *uc)
 {
 	struct stub_ctx *c = stub_self();
 	uint32_t kind;
 
-	if (unlikely(in_range(uc->mc.rip, (const char *)STUB_TEXT_BASE, stub_end)) && nested_signal(sig, &uc->mc))
-		return;
+	if (unlikely(in_range(uc->mc.rip, (const char *)STUB_TEXT_BASE, stub_end))) {
+		if (nested_signal(sig, &uc->mc))
+			return;
+		// A jump that cannot be: the guest's registers are all in place, the fault is at its target.
+		if (in_range(uc->mc.rip, stub_fast_begin, stub_fast_end))
+			uc->mc.rip = c->jmp;
+	}
 	if (likely(sig == SIGSYS && si->code == SYS_SECCOMP)) {
-		if (likely(si->sigsys.arch == AUDIT_ARCH_X86_64)) {
-			uc->mc.rax = (uint32_t)si->sigsys.syscall;
-			if (c->local && stub_local_call(c, uc, false))
-				stub_sigreturn(uc, &c->kick);
-			kind = publish_syscall(c, uc);
-			stub_serve(c, uc, kind);
-		}
+		if (likely(si->sigsys.arch == AUDIT_ARCH_X86_64))
+			on_syscall(c, si, uc);
 		kind = int80_event(c, &uc->mc);
 	} else if (sig == STUB_KICK_SIGNAL) {
 		if (!__atomic_load_n(&c->kick, __ATOMIC_RELAXED))
 			return; // late: another event answered it
 		kind = STUB_EV_INTERRUPT;
 	} else {
+		if (sig == SIGILL && stub_patch_trap(uc->mc.rip, &uc->mc.rip))
+			return;
+		if (sig == SIGTRAP && uc->mc.eflags & 0x100 && stub_patch_step(uc->mc.rip))
+			return;
 		kind = fault_event(c, sig, si, &uc->mc);
 	}
-	regs_out(&c->regs, &uc->mc);
+	// Within a trampoline it goes on at the guest's own address, or what stands for it.
+	uc->mc.rip = stub_guest_address(uc->mc.rip);
+	regs_out(c, &uc->mc);
+	uc->mc.rip = stub_code_address(uc->mc.rip);
 	stub_serve(c, uc, kind);
 }

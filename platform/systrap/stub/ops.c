@@ -86,32 +86,49 @@ static int64_t map_fd(const struct stub_op *o)
 	return r;
 }
 
-// The new thread starts with a copy of this thread's frame, vector state included, on its own stack.
-static int64_t start_thread(struct abi_ucontext *uc, uint64_t slot)
+// Room for the vector state of a new thread at `top` of its stack: a copy of this thread's. Returns
+// the image's address, or 0 for initial state.
+static uint64_t copy_image(const struct abi_ucontext *uc, uint64_t top)
+{
+	const struct abi_fx_sw *sw;
+	uint64_t size;
+
+	if (!uc) {
+		top = (top - stub_fp_size - 4) & ~63UL;
+		stub_fp_save((uint8_t *)top);
+		return top;
+	}
+	if (!uc->mc.fpstate)
+		return 0;
+	sw = (const struct abi_fx_sw *)(uc->mc.fpstate + ABI_FX_SW_OFFSET);
+	size = sw->magic1 == ABI_FP_XSTATE_MAGIC1 ? sw->extended_size : ABI_XSAVE_LEGACY;
+	if (size > STUB_IMAGE_MAX)
+		return 0;
+	top = (top - size) & ~63UL;
+	memcpy((void *)top, (const void *)uc->mc.fpstate, size);
+	return top;
+}
+
+// The new thread starts with a frame on its own stack. Its registers come from the sentry.
+static int64_t start_thread(const struct abi_ucontext *uc, uint64_t slot)
 {
 	struct stub_ctx *c = stub_ctx_at(slot);
-	const struct abi_fx_sw *sw;
-	uint64_t top = stub_stack_top(slot), size = 0;
 	struct abi_ucontext *nu;
+	uint64_t top = stub_stack_top(slot), image;
 	int64_t r;
 
 	if (slot >= STUB_SLOTS)
 		return -EINVAL;
 	((struct stub_thread *)top)->timed = false;
-	if (uc->mc.fpstate) {
-		sw = (const struct abi_fx_sw *)(uc->mc.fpstate + ABI_FX_SW_OFFSET);
-		size = sw->magic1 == ABI_FP_XSTATE_MAGIC1 ? sw->extended_size : ABI_XSAVE_LEGACY;
-		if (size > STUB_IMAGE_MAX)
-			return -EINVAL;
-		top = (top - size) & ~63UL;
-		memcpy((void *)top, (const void *)uc->mc.fpstate, size);
-	}
+	image = copy_image(uc, top);
+	if (image)
+		top = image;
 	nu = (struct abi_ucontext *)((top - sizeof(*nu)) & ~15UL);
-	memcpy(nu, uc, sizeof(*nu));
-	nu->mc.fpstate = size ? top : 0;
-	nu->stack.sp = STUB_STACK_BASE + slot * STUB_STACK_SIZE;
-	nu->stack.size = STUB_STACK_SIZE - STUB_THREAD_ROOM;
-	nu->stack.flags = 0;
+	stub_frame_init(nu, c);
+	if (image) {
+		nu->mc.fpstate = image;
+		nu->flags |= ABI_UC_FP_XSTATE;
+	}
 	top = (uint64_t)nu - 16;
 	*(uint64_t *)top = (uint64_t)nu;
 	r = stub_clone_thread(THREAD_FLAGS, (void *)top, &c->tid, &c->tid);
@@ -129,6 +146,7 @@ static int64_t become_child(int32_t mem, int32_t sock)
 	if (r < 0)
 		return r;
 	SYS1(NR_close, mem);
+	stub_thread_setup(stub_self(), false);
 	r = SYS2(NR_dup2, sock, STUB_FD_SOCK);
 	if (r < 0)
 		return r;
@@ -146,7 +164,9 @@ static int64_t fork_stub(void)
 
 	if (r < 0)
 		return r;
+	stub_patch_lock(); // no call site half rewritten in the child
 	r = SYS2(NR_clone, CLONE_PARENT | SIGCHLD, 0);
+	stub_patch_unlock();
 	if (r == 0) {
 		if (become_child(fds[0], fds[1]) < 0)
 			for (;;)
@@ -156,58 +176,6 @@ static int64_t fork_stub(void)
 	SYS1(NR_close, fds[0]);
 	SYS1(NR_close, fds[1]);
 	return r < 0 ? r : 0;
-}
-
-static void fp_init(uint8_t *image)
-{
-	memset(image, 0, ABI_XSAVE_LEGACY + ABI_XSAVE_HEADER);
-	*(uint16_t *)(image + ABI_FXSAVE_FCW) = ABI_FCW_DEFAULT;
-	*(uint32_t *)(image + ABI_FXSAVE_MXCSR) = ABI_MXCSR_DEFAULT;
-	*(uint32_t *)(image + ABI_FXSAVE_MXCSR_MASK) = 0xffff;
-}
-
-static void fp_get(struct stub_ctx *c, const struct abi_ucontext *uc)
-{
-	uint8_t *area = (uint8_t *)c + STUB_FP_OFF;
-	const struct abi_fx_sw *sw = (const struct abi_fx_sw *)(uc->mc.fpstate + ABI_FX_SW_OFFSET);
-	uint64_t size;
-
-	if (!uc->mc.fpstate) {
-		fp_init(area);
-		return;
-	}
-	size = sw->magic1 == ABI_FP_XSTATE_MAGIC1 ? sw->xstate_size : ABI_XSAVE_LEGACY;
-	memcpy(area, (const void *)uc->mc.fpstate, size < STUB_FP_SIZE ? size : STUB_FP_SIZE);
-}
-
-// Vector state for the frame from the fp area, which the sentry has checked. The words that describe
-// a frame's format stay as they are; a frame without an image gets one at the stack slot's far end.
-static int64_t fp_set(struct stub_ctx *c, struct abi_ucontext *uc, uint64_t features, uint64_t size)
-{
-	const uint8_t *area = (const uint8_t *)c + STUB_FP_OFF;
-	uint8_t *image = (uint8_t *)uc->mc.fpstate;
-	struct abi_fx_sw *sw;
-
-	if (size < ABI_XSAVE_LEGACY + ABI_XSAVE_HEADER || size > STUB_FP_SIZE - 4)
-		return -EINVAL;
-	if (!image) {
-		image = (uint8_t *)(STUB_STACK_BASE + ((uint64_t)c - STUB_CTX_BASE) / STUB_CTX_SIZE * STUB_STACK_SIZE);
-		sw = (struct abi_fx_sw *)(image + ABI_FX_SW_OFFSET);
-		memset(sw, 0, sizeof(*sw));
-		sw->magic1 = ABI_FP_XSTATE_MAGIC1;
-		sw->extended_size = (uint32_t)size + 4;
-		sw->xfeatures = features;
-		sw->xstate_size = (uint32_t)size;
-		*(uint32_t *)(image + size) = ABI_FP_XSTATE_MAGIC2;
-		uc->mc.fpstate = (uint64_t)image;
-		uc->flags |= ABI_UC_FP_XSTATE;
-	}
-	sw = (struct abi_fx_sw *)(image + ABI_FX_SW_OFFSET);
-	if (size > sw->xstate_size)
-		size = sw->xstate_size;
-	memcpy(image, area, ABI_FX_SW_OFFSET);
-	memcpy(image + ABI_XSAVE_LEGACY, area + ABI_XSAVE_LEGACY, size - ABI_XSAVE_LEGACY);
-	return 0;
 }
 
 static int64_t run_op(struct stub_ctx *c, struct abi_ucontext *uc, const struct stub_op *o)
@@ -237,12 +205,12 @@ static int64_t run_op(struct stub_ctx *c, struct abi_ucontext *uc, const struct 
 	case STUB_OP_FORK:
 		return fork_stub();
 	case STUB_OP_FP_GET:
-		fp_get(c, uc);
+		stub_fp_get(c, uc);
 		return 0;
 	case STUB_OP_FP_SET:
-		return fp_set(c, uc, o->off, o->len);
+		return stub_fp_set(c, uc, o->off, o->len);
 	case STUB_OP_FP_RESET:
-		uc->mc.fpstate = 0;
+		stub_fp_reset(c, uc);
 		return 0;
 	default:
 		return -EINVAL;

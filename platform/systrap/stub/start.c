@@ -10,6 +10,7 @@
 #define NR_prctl 157
 #define NR_exit_group 231
 #define NR_prlimit64 302
+#define NR_membarrier 324
 
 #define AT_SYSINFO_EHDR 33
 #define AT_HWCAP2 26
@@ -51,6 +52,44 @@ static void set_handlers(void)
 	}
 }
 
+static void cpuid(uint32_t leaf, uint32_t sub, uint32_t *a, uint32_t *b, uint32_t *c)
+{
+	uint32_t d;
+
+	__asm__ volatile("cpuid" : "=a"(*a), "=b"(*b), "=c"(*c), "=d"(d) : "a"(leaf), "c"(sub));
+}
+
+static void find_fp_features(void)
+{
+	uint32_t a, b, c, lo, hi;
+
+	stub_fp_size = ABI_XSAVE_LEGACY + ABI_XSAVE_HEADER;
+	cpuid(1, 0, &a, &b, &c);
+	if (!(c & 1u << 27)) // OSXSAVE
+		return;
+	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	stub_fp_features = lo & ABI_XFEATURES_DEFAULT;
+	for (uint32_t i = 2; i < 10; i++) {
+		if (!(stub_fp_features >> i & 1))
+			continue;
+		cpuid(0xd, i, &a, &b, &c);
+		if (a + b > stub_fp_size)
+			stub_fp_size = a + b;
+	}
+}
+
+// The fast way needs the base of %gs, rorx, xsave, and a way to make other threads see new code.
+static void find_patch_features(void)
+{
+	uint32_t a, b, c;
+
+	cpuid(0, 0, &a, &b, &c);
+	if (a < 7 || !stub_fsgsbase || !stub_fp_features || stub_fp_size + 4 > STUB_IMAGE_MAX)
+		return;
+	cpuid(7, 0, &a, &b, &c);
+	stub_can_patch = (b & 1u << 8) && SYS2(NR_membarrier, 64 /* REGISTER_..._SYNC_CORE */, 0) == 0;
+}
+
 static bool is_mapped(uint64_t addr)
 {
 	uint8_t v;
@@ -77,9 +116,12 @@ static void find_vdso(struct stub_ctx *c, uint64_t vdso)
 static void zygote_main(void)
 {
 	struct stub_ctx *c = stub_ctx_at(0);
+	struct abi_ucontext uc __attribute__((aligned(16)));
 
-	c->tid = 0;
-	stub_serve(c, NULL, STUB_EV_READY);
+	stub_thread_setup(c, true);
+	// The children, all with slot 0, come out of stub_serve with copies of this frame.
+	stub_frame_init(&uc, c);
+	stub_serve(c, &uc, STUB_EV_READY);
 }
 
 // sp: the initial stack, with argc, argv, environment and auxiliary vector. It stays mapped: ps shows
@@ -107,6 +149,8 @@ void stub_start(const uint64_t *sp)
 	SYS1(NR_close, STUB_FD_CTX);
 	find_vdso(c, vdso);
 	c->args[STUB_READY_FSGSBASE] = stub_fsgsbase;
+	find_fp_features();
+	find_patch_features();
 	set_handlers();
 	need(SYS2(NR_sigaltstack, &ss, 0), 23);
 	need(SYS4(NR_rt_sigprocmask, 2, &none, 0, 8), 24);

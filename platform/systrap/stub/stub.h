@@ -47,6 +47,11 @@ extern const char stub_futex_begin[], stub_futex_end[], stub_futex_abort[];
 extern const char stub_return_begin[], stub_return_end[], stub_return_abort[];
 extern const char stub_copy_begin[], stub_copy_end[], stub_copy_fixup[];
 extern const char stub_str_begin[], stub_str_end[], stub_str_fixup[];
+extern const char stub_fast_begin[], stub_fast_end[], stub_fast_abort[];
+extern const char stub_fast_entry[]; // where trampolines go
+_Noreturn void stub_fast_return(struct stub_ctx *c); // to c->jmp with all of c->regs, unless c->kick
+struct stub_ctx *stub_fast_call(struct stub_ctx *c);
+_Noreturn void stub_fast_interrupted(struct stub_ctx *c);
 extern const char stub_end[];
 
 void *memcpy(void *dst, const void *src, size_t n);
@@ -86,10 +91,18 @@ static inline uint8_t *stub_payload(struct stub_ctx *c)
 	return (uint8_t *)c + STUB_PAYLOAD_OFF;
 }
 extern bool stub_fsgsbase;
+extern bool stub_can_patch;          // what rewritten call sites need of the processor and the host is there
+extern uint64_t stub_fp_features;    // the host's, of ABI_XFEATURES_DEFAULT
+extern uint32_t stub_fp_size;
 
 // Publishes the event, does what the sentry answers, again and again, until it is the guest's turn.
-// kind STUB_EV_NONE: there is nothing to publish yet.
+// uc: the signal frame through which the guest goes on; NULL: it came the fast way and its vector
+// state is in the registers. kind STUB_EV_NONE: there is nothing to publish, but an answer to wait
+// for; STUB_EV_ANSWERED: it is there.
+#define STUB_EV_ANSWERED 0xff
 _Noreturn void stub_serve(struct stub_ctx *c, struct abi_ucontext *uc, uint32_t kind);
+// What a thread of this context needs in place before it enters the guest.
+void stub_thread_setup(struct stub_ctx *c, bool gs);
 _Noreturn void stub_thread_main(struct abi_ucontext *uc);
 _Noreturn void stub_interrupted(struct abi_ucontext *uc);
 void stub_signal(int sig, struct abi_siginfo *si, struct abi_ucontext *uc);
@@ -98,8 +111,8 @@ void stub_signal(int sig, struct abi_siginfo *si, struct abi_ucontext *uc);
 // the child of a fork.
 uint32_t stub_run_ops(struct stub_ctx *c, struct abi_ucontext *uc);
 
-// Answers the call in uc without the sentry, if it can: then true, and rax is set.
-bool stub_local_call(struct stub_ctx *c, struct abi_ucontext *uc, bool retry);
+// Answers the call in c->regs without the sentry, if it can: then true, and rax is set.
+bool stub_local_call(struct stub_ctx *c, bool retry);
 
 // Copies what call nr will want to read of guest memory into the payload; returns how many pieces.
 uint32_t stub_snapshot(struct stub_ctx *c, uint32_t nr);
@@ -108,4 +121,30 @@ uint32_t stub_snapshot(struct stub_ctx *c, uint32_t nr);
 int64_t stub_install_filter(void);
 
 #define STUB_IMAGE_MAX 0x2000
+
+// --- frames and vector state (frame.c) ------------------------------------------------------------
+void stub_frame_init(struct abi_ucontext *uc, const struct stub_ctx *c);
+// A frame for a context that came the fast way, with the vector state that is in the registers.
+void stub_frame_make(struct abi_ucontext *uc, const struct stub_ctx *c);
+// Saves the registers as an image of a signal frame; stub_fp_size + 4 bytes, aligned to 64.
+void stub_fp_save(uint8_t *image);
+void stub_fp_get(struct stub_ctx *c, const struct abi_ucontext *uc);
+int64_t stub_fp_set(struct stub_ctx *c, struct abi_ucontext *uc, uint64_t features, uint64_t size);
+void stub_fp_reset(struct stub_ctx *c, struct abi_ucontext *uc);
+
+// --- rewritten call sites (patch.c) -----------------------------------------------------------------
+// Counts a trap of the call in c->regs; true: the site is worth rewriting.
+bool stub_patch_wanted(const struct stub_ctx *c);
+// Rewrites it, with a trampoline in the area at `area`, which fresh says is to be mapped first.
+void stub_patch(const struct stub_ctx *c, uint64_t area, bool fresh);
+// Where code goes on that the guest takes to be at rip, and the way back.
+uint64_t stub_code_address(uint64_t rip);
+uint64_t stub_guest_address(uint64_t rip);
+// An invalid instruction at rip is ours: waits for it to be whole, or gives where to go on.
+bool stub_patch_trap(uint64_t rip, uint64_t *ret_rip);
+// rip is within a trampoline, before its call is over.
+bool stub_patch_step(uint64_t rip);
+// No site is half rewritten while it is held.
+void stub_patch_lock(void);
+void stub_patch_unlock(void);
 #pragma GCC visibility pop
