@@ -127,8 +127,10 @@ struct sighand *sighand_get(struct sighand *s)
 
 void sighand_put(struct sighand *s)
 {
-	if (ref_put(&s->refs))
-		slab_free(&slab_sighand, s);
+	if (!ref_put(&s->refs))
+		return;
+	waitq_detach_all(&s->signalfd_wq); // a signalfd that was passed on may be watched still
+	slab_free(&slab_sighand, s);
 }
 
 struct uts_ns *uts_ns_new(const char *nodename, const char *domainname)

@@ -91,6 +91,12 @@ void waitq_remove(struct wait_entry *e); // idempotent
 void waitq_wake(struct waitq *wq, uint32_t events);
 void waitq_wake_all(struct waitq *wq, uint32_t events);
 static inline bool waitq_empty(const struct waitq *wq) { return TAILQ_EMPTY(&wq->head); }
+// The queue's owner goes, but not those who wait (an epoll item): they are let go, and not woken.
+static inline void waitq_detach_all(struct waitq *wq)
+{
+	while (!TAILQ_EMPTY(&wq->head))
+		waitq_remove(TAILQ_FIRST(&wq->head));
+}
 
 enum wait_mode { WAIT_KILLABLE_ONLY = 0, WAIT_INTERRUPTIBLE = 1, WAIT_UNINTERRUPTIBLE = 2 };
 // One sleep on wq. 0: woken (recheck your condition), -EINTR: interrupted, -ETIMEDOUT: at deadline.

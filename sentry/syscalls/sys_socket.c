@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/capability.h>
+#include <stdio.h>
 
 #include "platform/base/base.h"
+#include "sentry/fs/proc/proc.h"
 #include "sentry/socket/socket.h"
 #include "sentry/socket/unix/unix.h"
 #include "sentry/syscalls/syscalls.h"
@@ -34,8 +36,29 @@ static int32_t self_pid(void)
 	return current_task()->tg->pid->nr;
 }
 
+struct unix_lines {
+	void (*emit)(const char *line, void *arg);
+	void *arg;
+};
+
+static void unix_line(const struct unix_info *u, void *arg)
+{
+	struct unix_lines *l = arg;
+	char line[256];
+
+	snprintf(line, sizeof(line), "%016x: %08X %08X %08X %04X %02X %5llu%s%s\n", 0, u->refs, 0, u->flags, u->type, u->state,
+		 (unsigned long long)u->ino, *u->name ? " " : "", u->name);
+	l->emit(line, l->arg);
+}
+
+static void net_unix(void (*emit)(const char *line, void *arg), void *arg)
+{
+	unix_for_each(unix_line, &(struct unix_lines){emit, arg});
+}
+
 void sys_socket_init(void)
 {
+	proc_net_unix = net_unix;
 	socket_self_pid = self_pid;
 	unix_init();
 }

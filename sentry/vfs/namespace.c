@@ -660,6 +660,7 @@ void mnt_ns_put(struct mnt_ns *ns)
 		return;
 	detach_tree(ns->root);
 	kassert(ns->nmounts == 0);
+	waitq_detach_all(&ns->changed);
 	slab_free(&ns_slab, ns);
 }
 
