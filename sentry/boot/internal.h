@@ -29,6 +29,9 @@ int boot_process_start(const struct boot_doc *d, struct fs_struct *fs);
 // --- register.c -----------------------------------------------------------------------------
 int boot_register_all(const struct boot_doc *d); // file systems, devices; -errno
 
+// --- hostinfo.c -----------------------------------------------------------------------------
+void boot_host_info(void); // what /proc and /sys tell about the machine; before the process is locked down
+
 // --- overlay.c ------------------------------------------------------------------------------
 struct super_block;
 // lower under an in-memory layer of at most `size` bytes (0: no limit); takes its own reference.

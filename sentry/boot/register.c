@@ -4,7 +4,10 @@
 #include "sentry/fs/epoll/epoll.h"
 #include "sentry/fs/gofer/gofer.h"
 #include "sentry/fs/pipe/pipe.h"
+#include "sentry/fs/proc/proc.h"
+#include "sentry/fs/timerfd/timerfd.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/syscalls/sys_socket.h"
 #include "sentry/vfs/vfs.h"
 
 int boot_register_all(const struct boot_doc *d)
@@ -13,6 +16,10 @@ int boot_register_all(const struct boot_doc *d)
 
 	pipe_fs_init();
 	epoll_fs_init();
+	timerfd_fs_init();
+	boot_host_info();
+	proc_fs_init();
+	sys_socket_init();
 	r = dev_init();
 	if (r < 0)
 		return r;

@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <termios.h>
 
@@ -478,7 +479,10 @@ int hostfd_file_new(int host_fd, unsigned flags, struct file **ret)
 	r = inode_new(host_fd, fl & O_ACCMODE, &inode);
 	if (r)
 		return r;
-	snprintf(name, sizeof(name), S_ISFIFO(inode->mode) ? "pipe:[%llu]" : S_ISSOCK(inode->mode) ? "socket:[%llu]" : "host:[%llu]",
+	if (S_ISCHR(inode->mode) && inode->rdev == makedev(1, 3))
+		snprintf(name, sizeof(name), "/dev/null");
+	else
+		snprintf(name, sizeof(name), S_ISFIFO(inode->mode) ? "pipe:[%llu]" : S_ISSOCK(inode->mode) ? "socket:[%llu]" : "host:[%llu]",
 		 (unsigned long long)inode->ino);
 	flags = (flags & ~(unsigned)O_ACCMODE) | (fl & (O_ACCMODE | O_APPEND));
 	r = file_new_anon(name, inode_get(inode), inode->fops, flags, NULL, ret);

@@ -477,6 +477,7 @@ static int proc_mount(const struct fs_type *type, const struct mount_opts *o, st
 		return -ENOMEM;
 	sb_init(sb, type, &proc_sops, SB_REVALIDATE | SB_NOEXEC_FAKE);
 	sb->magic = PROC_SUPER_MAGIC;
+	sb->source = o->source ? kstrdup(o->source) : NULL;
 	r = pnode_new(sb, &root_ent, NULL, false, -1, &root);
 	if (!r) {
 		sb->root = d_root(root);

@@ -80,21 +80,14 @@ static void tfd_forward(struct tfd *t)
 
 static struct host_fd clock_watch = {.fd = -1};
 
-static void clock_watch_arm(void)
-{
-	struct itimerspec far = {.it_value.tv_sec = INT64_MAX / 1000000000 - 1};
-
-	timerfd_settime(clock_watch.fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &far, NULL);
-}
-
 static void clock_was_set(struct host_fd *h, uint32_t events)
 {
 	struct tfd *t;
 	uint64_t n;
 
-	if (read(h->fd, &n, sizeof(n)) < 0 && errno != ECANCELED && errno != EAGAIN)
-		log_warn("timerfd: clock watch: %s", strerror(errno));
-	clock_watch_arm();
+	// Reading makes the host's timer wait for the next jump.
+	if (read(h->fd, &n, sizeof(n)) >= 0 || errno != ECANCELED)
+		return;
 	LIST_FOREACH(t, &realtime_timers, link) {
 		if (!t->armed)
 			continue;
@@ -108,21 +101,16 @@ static void clock_was_set(struct host_fd *h, uint32_t events)
 	}
 }
 
-// From the first timer that cares for it on. Where the host does not let us, jumps go unseen.
-static void clock_watch_start(void)
+void timerfd_fs_init(void)
 {
-	static bool tried;
+	struct itimerspec far = {.it_value.tv_sec = INT64_MAX / 1000000000 - 1};
 
-	if (tried)
-		return;
-	tried = true;
 	clock_watch.fd = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
 	clock_watch.fn = clock_was_set;
-	if (clock_watch.fd < 0 || host_fd_add(&clock_watch, EPOLLIN)) {
+	if (clock_watch.fd < 0 ||
+	    timerfd_settime(clock_watch.fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &far, NULL) < 0 ||
+	    host_fd_add(&clock_watch, EPOLLIN))
 		log_warn("timerfd: jumps of the host's clock will not be seen");
-		return;
-	}
-	clock_watch_arm();
 }
 
 // --- the file ----------------------------------------------------------------------------------------
@@ -274,8 +262,6 @@ int timerfd_set(struct file *f, int flags, const struct itimerspec *new_value, s
 		t->next = value;
 		if (!(flags & TFD_TIMER_ABSTIME) && __builtin_add_overflow(clock_now(t), value, &t->next))
 			t->next = INT64_MAX;
-		if (t->clockid == CLOCK_REALTIME && flags & TFD_TIMER_ABSTIME)
-			clock_watch_start();
 		tfd_start(t);
 	}
 	*ret_old = old;
