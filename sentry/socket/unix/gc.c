@@ -97,13 +97,18 @@ void unix_gc(void)
 	struct work_list work = SLIST_HEAD_INITIALIZER(work);
 	struct umsg_queue hit = TAILQ_HEAD_INITIALIZER(hit);
 	static bool running;
+	static unsigned calls, cost; // a look at all sockets comes once in as many calls as make up for it
 	struct unix_sock *u, *e;
 	struct umsg *m;
 	bool any = false;
 
 	if (!socks_in_flight || running)
 		return;
+	if (++calls * 32 < cost)
+		return;
+	calls = cost = 0;
 	LIST_FOREACH(u, &unix_all, all) {
+		cost++;
 		u->candidate = u->inflight && u->s.file && ref_read(&u->s.file->mobj.refs) == u->inflight;
 		any |= u->candidate;
 	}
