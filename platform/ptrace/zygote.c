@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
@@ -72,6 +73,19 @@ static int image_fd(int *ret_fd)
 	return 0;
 }
 
+// Nothing of what a tracee executes has any, whoever starts it; and the sentry could not reach the
+// memory of a process that has more than itself.
+static void drop_capabilities(void)
+{
+	struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct d[2] = {{0, 0, 0}, {0, 0, 0}};
+
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	for (int cap = 0; cap < 64; cap++) // without the right to, there is nothing to drop
+		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	syscall(SYS_capset, &h, d);
+}
+
 // In the new process.
 static void become_zygote(int sock, int img, const char *id, pid_t parent)
 {
@@ -102,6 +116,7 @@ static void become_zygote(int sock, int img, const char *id, pid_t parent)
 		stack.rlim_max = old.rlim_max;
 	setrlimit(RLIMIT_STACK, &stack);
 	setrlimit(RLIMIT_CORE, &none);
+	drop_capabilities();
 	if (personality(ADDR_NO_RANDOMIZE) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		_exit(4);
 	if (read(PTL_FD_SOCK, &go, 1) != 1)

@@ -13,6 +13,7 @@
 #include "platform/base/log.h"
 #include "platform/filter/filter.h"
 #include "platform/platform.h"
+#include "platform/ptrace/zygote.h"
 #include "platform/systrap/zygote.h"
 #include "sentry/boot/internal.h"
 #include "sentry/boot/jail.h"
@@ -21,7 +22,7 @@
 #include "sentry/sched/sched.h"
 #include "sentry/strace/strace.h"
 
-extern const struct filter_prog sentry_filter;
+extern const struct filter_prog sentry_filter, sentry_filter_ptrace;
 
 static struct boot_doc *doc;
 static struct task boot_task; // a kernel task: it mounts and starts, then is over
@@ -73,7 +74,7 @@ static int lock_down(void)
 	jail_empty_root();
 	jail_set_caps(0, false);
 	prctl(PR_SET_DUMPABLE, 0);
-	r = filter_install(&sentry_filter, 0);
+	r = filter_install(strcmp(pf_name(pf), "ptrace") == 0 ? &sentry_filter_ptrace : &sentry_filter, 0);
 	if (r < 0)
 		control_fail(128, "cannot install the system call filter: %s", strerror(-r));
 	return r;
@@ -89,7 +90,10 @@ static int start_platform(void)
 
 	// Its exec must not bring back what is only for mounting the empty root.
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-	r = zygote_start(&zc, &cfg.zygote_sock, &pid);
+	if (strcmp(doc->platform, "ptrace") == 0)
+		r = ptrace_zygote_start(doc->id, &cfg.zygote_sock, &pid);
+	else
+		r = zygote_start(&zc, &cfg.zygote_sock, &pid);
 	if (r < 0) {
 		control_fail(128, "cannot start the zygote: %s", strerror(-r));
 		return r;
