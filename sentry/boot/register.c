@@ -3,8 +3,10 @@
 #include "sentry/fs/dev/dev.h"
 #include "sentry/fs/epoll/epoll.h"
 #include "sentry/fs/gofer/gofer.h"
+#include "sentry/fs/inotify/inotify.h"
 #include "sentry/fs/pipe/pipe.h"
 #include "sentry/fs/proc/proc.h"
+#include "sentry/fs/sys/sysfs.h"
 #include "sentry/fs/timerfd/timerfd.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/syscalls/sys_socket.h"
@@ -19,6 +21,8 @@ int boot_register_all(const struct boot_doc *d)
 	timerfd_fs_init();
 	boot_host_info();
 	proc_fs_init();
+	sysfs_init();
+	inotify_fs_init();
 	sys_socket_init();
 	r = dev_init();
 	if (r < 0)

@@ -162,7 +162,7 @@ static void status_mm(struct pbuf *b, struct mm *mm)
 	pprintf(b, "HugetlbPages:\t%8u kB\nCoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\n", 0);
 }
 
-static void cpus_hex(struct pbuf *b, const uint64_t mask[16])
+void tree_cpu_hex(struct pbuf *b, const uint64_t mask[16])
 {
 	int top = 15;
 
@@ -179,7 +179,7 @@ static void cpus_hex(struct pbuf *b, const uint64_t mask[16])
 	}
 }
 
-static void cpus_list(struct pbuf *b, const uint64_t mask[16])
+void tree_cpu_list(struct pbuf *b, const uint64_t mask[16])
 {
 	bool any = false;
 
@@ -241,9 +241,9 @@ int show_status(struct pbuf *b, struct pnode *n)
 	pprintf(b, "Seccomp:\t%d\nSeccomp_filters:\t%d\nSpeculation_Store_Bypass:\tvulnerable\nSpeculationIndirectBranch:\tunknown\n",
 		t->seccomp ? 2 : 0, t->seccomp ? 1 : 0);
 	pprintf(b, "Cpus_allowed:\t");
-	cpus_hex(b, t->cpu_mask);
+	tree_cpu_hex(b, t->cpu_mask);
 	pprintf(b, "\nCpus_allowed_list:\t");
-	cpus_list(b, t->cpu_mask);
+	tree_cpu_list(b, t->cpu_mask);
 	pprintf(b, "\nMems_allowed:\t1\nMems_allowed_list:\t0\nvoluntary_ctxt_switches:\t%llu\nnonvoluntary_ctxt_switches:\t%llu\n", ull(t->sc_count),
 		ull(tg->nivcsw));
 	return 0;

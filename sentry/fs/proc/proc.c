@@ -135,8 +135,6 @@ static uint64_t ino_of(const struct pent *ent, const struct pid *pid, bool threa
 {
 	uint64_t h = (uint64_t)(uintptr_t)ent >> 3 & 0xfffff;
 
-	if (ent == &root_ent)
-		return 1;
 	if (pid)
 		h |= (uint64_t)pid->nr << 20 | (uint64_t)thread << 60;
 	if (fd >= 0)
@@ -437,7 +435,7 @@ static void proc_put_super(struct super_block *sb)
 
 static int proc_statfs(struct super_block *sb, struct statfs_info *ret)
 {
-	*ret = (struct statfs_info){.type = PROC_SUPER_MAGIC, .bsize = PAGE_SIZE, .namelen = 255};
+	*ret = (struct statfs_info){.type = sb->magic, .bsize = PAGE_SIZE, .namelen = 255};
 	return 0;
 }
 
@@ -467,20 +465,21 @@ static const struct super_ops proc_sops = {
 	.revalidate = proc_revalidate,
 };
 
-static int proc_mount(const struct fs_type *type, const struct mount_opts *o, struct super_block **ret)
+int tree_mount(const struct fs_type *type, const struct mount_opts *o, const struct pent *root, uint64_t magic, struct super_block **ret)
 {
 	struct super_block *sb = SLAB_NEW(proc_sb_slab, struct super_block);
-	struct inode *root;
+	struct inode *inode;
 	int r;
 
 	if (!sb)
 		return -ENOMEM;
 	sb_init(sb, type, &proc_sops, SB_REVALIDATE | SB_NOEXEC_FAKE);
-	sb->magic = PROC_SUPER_MAGIC;
+	sb->magic = magic;
 	sb->source = o->source ? kstrdup(o->source) : NULL;
-	r = pnode_new(sb, &root_ent, NULL, false, -1, &root);
+	r = pnode_new(sb, root, NULL, false, -1, &inode);
 	if (!r) {
-		sb->root = d_root(root);
+		inode->ino = 1;
+		sb->root = d_root(inode);
 		if (!sb->root)
 			r = -ENOMEM;
 	}
@@ -490,6 +489,11 @@ static int proc_mount(const struct fs_type *type, const struct mount_opts *o, st
 	}
 	*ret = sb;
 	return 0;
+}
+
+static int proc_mount(const struct fs_type *type, const struct mount_opts *o, struct super_block **ret)
+{
+	return tree_mount(type, o, &root_ent, PROC_SUPER_MAGIC, ret);
 }
 
 static struct fs_type proc_type = {.name = "proc", .flags = FS_NODEV | FS_GUEST, .mount = proc_mount};
