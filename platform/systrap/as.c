@@ -274,9 +274,8 @@ int systrap_as_new(struct platform *pf, struct pf_as **ret_as, struct pf_ctx **r
 		r = spawn(st, &c);
 		if (r)
 			return r;
-		do
+		while (c->base.ev.kind != PF_EV_READY && c->base.ev.kind != PF_EV_DEAD)
 			pf->cfg.hooks.wait(&c->base);
-		while (c->base.ev.kind != PF_EV_READY && c->base.ev.kind != PF_EV_DEAD);
 		if (c->base.ev.kind != PF_EV_READY) {
 			systrap_as_free(c->base.as);
 			return -ENOMEM;
@@ -313,9 +312,9 @@ int systrap_fork(struct pf_ctx *parent, struct pf_as **ret_as, struct pf_ctx **r
 	ctx_as(p)->ops_ctx = p;
 	r = st_flush(p);
 	if (!r) {
-		do
+		// The child may have come while this task waited for the parent: nobody was told then.
+		while (c->base.ev.kind != PF_EV_READY && c->base.ev.kind != PF_EV_DEAD)
 			st->base.cfg.hooks.wait(&c->base);
-		while (c->base.ev.kind != PF_EV_READY && c->base.ev.kind != PF_EV_DEAD);
 		if (c->base.ev.kind == PF_EV_DEAD)
 			r = -ENOMEM;
 	}
