@@ -64,6 +64,7 @@ static void undo(struct exec_state *x)
 static int open_program(struct exec_state *x, const struct exec_args *a)
 {
 	unsigned walk = a->flags & AT_SYMLINK_NOFOLLOW ? 0 : WALK_FOLLOW;
+	int r;
 
 	if (a->flags & AT_EMPTY_PATH)
 		walk |= WALK_EMPTY;
@@ -72,7 +73,10 @@ static int open_program(struct exec_state *x, const struct exec_args *a)
 		snprintf(x->filename, sizeof(x->filename), "/dev/fd/%d", a->dirfd);
 		x->name = x->filename;
 	}
-	return loader_open(a->dirfd, a->path, walk, &x->file);
+	r = loader_open(a->dirfd, a->path, walk, &x->file);
+	if (r == 0 && x->file->inode->writers > 0)
+		return -ETXTBSY;
+	return r;
 }
 
 static int load(struct exec_state *x, const struct exec_args *a)
