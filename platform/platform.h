@@ -69,6 +69,7 @@ struct pf_ctx {
 	struct pf_as *as;
 	void *owner;        // the struct sched_task to wake; set by the kernel (or by hooks.wait)
 	struct pf_event ev; // the last event; valid while the sentry owns the context
+	bool unseen;        // the scheduler's: an event was delivered that nobody has waited for yet
 };
 
 // What the backend asks of its user (the scheduler; a plain loop in unit tests).

@@ -33,14 +33,14 @@ struct sched_task {
 	struct pf_ctx *ctx;  // whose guest memory uaccess means; NULL for a kernel task
 	struct arena *arena; // per-call scratch memory, freed at the end of the call
 	uint64_t wrote_lo, wrote_hi; // uaccess: what this call has written, where snapshots are stale
-	bool runnable, interrupted, dead, ev_pending;
+	bool runnable, interrupted, dead;
 	uint8_t no_wait;     // > 0: may_wait() asserts
 	char name[16];
 	bool killed;         // set by sched_kill(), never cleared
 	// The scheduler's own.
 	bool sleeping, woken, entry_fired;
 	uint8_t sleep_mode;  // enum wait_mode, while sleeping
-	struct pf_ctx *ev_ctx, *wait_ctx;
+	struct pf_ctx *wait_ctx;
 	void (*at_exit)(struct sched_task *t); // called on t's stack as it ends (uaccess: frees the arena)
 };
 

@@ -99,10 +99,10 @@ int sched_spawn(struct sched_task *t, const char *name, void (*fn)(void *), void
 	t->fn = fn;
 	t->arg = arg;
 	snprintf(t->name, sizeof(t->name), "%s", name);
-	t->runnable = t->dead = t->killed = t->interrupted = t->ev_pending = false;
+	t->runnable = t->dead = t->killed = t->interrupted = false;
 	t->sleeping = t->woken = t->entry_fired = false;
 	t->no_wait = 0;
-	t->ev_ctx = t->wait_ctx = NULL;
+	t->wait_ctx = NULL;
 	// Six saved registers, the return address, and a zero that ends backtraces. At entry of
 	// sched_start_asm the stack pointer is a multiple of 16.
 	sp = (uintptr_t *)((uintptr_t)k & ~63UL);
@@ -190,29 +190,27 @@ void sched_ctx_event(struct pf_ctx *ctx)
 {
 	struct sched_task *t = ctx->owner;
 
-	if (!t || (t->wait_ctx && t->wait_ctx != ctx))
-		return;
-	t->ev_pending = true;
-	t->ev_ctx = ctx;
-	if (t->wait_ctx)
+	ctx->unseen = true;
+	if (t && t->wait_ctx == ctx)
 		sched_make_runnable(t);
 }
 
+// The mark stands on the context, not on the task: a fork waits for its parent's context first, and
+// the child's event may well come before that.
 void sched_ctx_wait(struct pf_ctx *ctx)
 {
 	struct sched_task *t = sched_g.current;
 	void *owner = ctx->owner;
 
 	may_wait();
-	// An event that came while the task was away counts, unless the context has left again since.
-	if (t->ev_pending && (t->ev_ctx != ctx || pf_in_guest(ctx)))
-		t->ev_pending = false;
+	if (pf_in_guest(ctx)) // it left again since: what was not seen then is of no use now
+		ctx->unseen = false;
 	ctx->owner = t;
 	t->wait_ctx = ctx;
-	while (!t->ev_pending)
+	while (!ctx->unseen)
 		sched_block();
 	t->wait_ctx = NULL;
-	t->ev_pending = false;
+	ctx->unseen = false;
 	if (owner != t)
 		ctx->owner = owner;
 }
