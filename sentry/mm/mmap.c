@@ -201,10 +201,9 @@ static int64_t map_locked(struct mm *mm, struct pf_ctx *ctx, struct map_req *q, 
 		r = map_op(q, &op);
 	if (r < 0)
 		return r;
-	v = vma_new(q->addr, q->addr + q->len, q->obj, q->off);
+	v = vma_new(q->addr, q->addr + q->len, q->vflags, q->obj, q->off);
 	if (!v)
 		return -ENOMEM;
-	v->flags = q->vflags;
 	v->vm_flags = (uint16_t)q->vm_flags;
 	v->prot = (uint8_t)q->prot;
 	v->max_prot = (uint8_t)q->max_prot;
@@ -294,10 +293,9 @@ static int brk_grow(struct mm *mm, struct pf_ctx *ctx, uint64_t from, uint64_t t
 		return -ENOMEM;
 	if (mm->lock_future && mm_may_lock(mm, (to - from) >> PAGE_SHIFT, -EAGAIN) < 0)
 		return -EAGAIN;
-	v = vma_new(from, to, NULL, 0);
+	v = vma_new(from, to, MAP_PRIVATE, NULL, 0);
 	if (!v)
 		return -ENOMEM;
-	v->flags = MAP_PRIVATE;
 	v->vm_flags = mm->lock_future ? MM_VM_LOCKED : 0;
 	v->prot = PROT_READ | PROT_WRITE;
 	v->max_prot = PROT_RWX;

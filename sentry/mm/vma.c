@@ -148,7 +148,7 @@ static void name_put(struct vma_name *n)
 		kfree(n);
 }
 
-struct vma *vma_new(uint64_t start, uint64_t end, struct mobj *obj, uint64_t off)
+struct vma *vma_new(uint64_t start, uint64_t end, uint32_t flags, struct mobj *obj, uint64_t off)
 {
 	struct vma *v = SLAB_NEW(vma_slab, struct vma);
 
@@ -156,6 +156,7 @@ struct vma *vma_new(uint64_t start, uint64_t end, struct mobj *obj, uint64_t off
 		return NULL;
 	v->start = start;
 	v->end = end;
+	v->flags = flags;
 	if (obj) {
 		v->obj = mobj_get(obj);
 		v->off = off;
@@ -167,11 +168,10 @@ struct vma *vma_new(uint64_t start, uint64_t end, struct mobj *obj, uint64_t off
 
 struct vma *vma_dup(const struct vma *v)
 {
-	struct vma *n = vma_new(v->start, v->end, v->obj, v->off);
+	struct vma *n = vma_new(v->start, v->end, v->flags, v->obj, v->off);
 
 	if (!n)
 		return NULL;
-	n->flags = v->flags;
 	n->vm_flags = v->vm_flags;
 	n->prot = v->prot;
 	n->max_prot = v->max_prot;

@@ -55,8 +55,9 @@ struct vma *vma_overlap(const struct mm *mm, uint64_t start, uint64_t end);
 // Pages of [start, end) that are mapped; ret_data: those that RLIMIT_DATA counts.
 uint64_t vma_count_pages(const struct mm *mm, uint64_t start, uint64_t end, uint64_t *ret_data);
 
-// A VMA for [start, end) that is in no tree yet. Takes a reference to obj. NULL: no memory.
-struct vma *vma_new(uint64_t start, uint64_t end, struct mobj *obj, uint64_t off);
+// A VMA for [start, end) that is in no tree yet; flags as in struct vma, for good. Takes a reference to
+// obj. NULL: no memory.
+struct vma *vma_new(uint64_t start, uint64_t end, uint32_t flags, struct mobj *obj, uint64_t off);
 // A copy of all but the place in the tree, with references of its own.
 struct vma *vma_dup(const struct vma *v);
 // Gives back references, then memory. May wait when the object's last reference goes.

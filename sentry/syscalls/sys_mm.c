@@ -11,12 +11,10 @@
 #include "platform/base/checked.h"
 #include "sentry/kernel/pidfd.h"
 #include "sentry/syscalls/syscalls.h"
-#include "sentry/vfs/mount.h"
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
-#define PROT_RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
 #define MINCORE_CHUNK 4096UL
 
 // The address space, with this task's limits.
@@ -41,48 +39,20 @@ static bool is_dev_zero(const struct file *f)
 	return S_ISCHR(f->inode->mode) && f->inode->rdev == makedev(1, 5);
 }
 
-// What may be done to a mapping of f, by its open mode and its mount. -EACCES, -EPERM, -ENODEV.
-static int file_prot(const struct file *f, int prot, int flags, int *ret_max)
-{
-	bool noexec = f->path.mnt && (f->path.mnt->flags & MNT_NOEXEC);
-	bool shared = (flags & MAP_TYPE) != MAP_PRIVATE;
-	int max = PROT_RWX;
-
-	if (shared && (prot & PROT_WRITE) && !(f->mode & FMODE_WRITE))
-		return -EACCES;
-	if (!(f->mode & FMODE_READ))
-		return -EACCES;
-	if (noexec && (prot & PROT_EXEC))
-		return -EPERM;
-	if (!f->ops->map_fd)
-		return -ENODEV;
-	if (noexec)
-		max &= ~PROT_EXEC;
-	if (shared && !(f->mode & FMODE_WRITE))
-		max &= ~PROT_WRITE;
-	*ret_max = max;
-	return 0;
-}
-
 static int64_t map_file(struct task *t, const uint64_t *a, int prot, int flags)
 {
 	struct file *f = fd_get(arg_int(a[4]));
 	struct mm *mm = task_mm(t);
 	int64_t r;
-	int max = 0;
+	int max;
 
 	if (!f)
 		return -EBADF;
-	r = flags & MAP_HUGETLB ? -EINVAL : 0;
-	if (r == 0)
-		r = file_prot(f, prot, flags, &max);
+	r = flags & MAP_HUGETLB ? -EINVAL : file_mmap_prot(f, prot, flags, &max);
 	if (r == 0 && is_dev_zero(f)) // the same as no file at all
 		r = mm_mmap(mm, t->ctx, a[0], a[1], prot, flags | MAP_ANONYMOUS, NULL, 0);
 	else if (r == 0)
 		r = mm_mmap_max(mm, t->ctx, a[0], a[1], prot, max, flags, &f->mobj, a[5]);
-	// A sealed file refuses every later write; for now it may still be looked at.
-	if (r == -EPERM && !(prot & PROT_WRITE) && (max & PROT_WRITE) && !(flags & MAP_FIXED))
-		r = mm_mmap_max(mm, t->ctx, a[0], a[1], prot, max & ~PROT_WRITE, flags, &f->mobj, a[5]);
 	file_put(f);
 	return r;
 }

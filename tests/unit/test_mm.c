@@ -241,7 +241,7 @@ static void test_mprotect(void **s) { run(body_mprotect); }
 // --- objects ------------------------------------------------------------------------------------
 
 static struct {
-	int maps, fds;
+	int maps, fds, shared;
 	int fd;
 } obj_stat;
 
@@ -252,8 +252,16 @@ static int obj_map_fd(struct mobj *m, uint64_t off, uint64_t len, int prot, bool
 	*ret_off = off;
 	return 0;
 }
-static void obj_mapped(struct mobj *m, struct vma *v) { obj_stat.maps++; }
-static void obj_unmapped(struct mobj *m, struct vma *v) { obj_stat.maps--; }
+static void obj_mapped(struct mobj *m, struct vma *v)
+{
+	obj_stat.maps++;
+	obj_stat.shared += vma_shared(v);
+}
+static void obj_unmapped(struct mobj *m, struct vma *v)
+{
+	obj_stat.maps--;
+	obj_stat.shared -= vma_shared(v);
+}
 static void obj_describe(struct mobj *m, char *buf, size_t size, uint64_t *dev, uint64_t *ino)
 {
 	snprintf(buf, size, "/usr/lib/a\nb.so");
@@ -300,8 +308,10 @@ static void body_objects(void)
 	a = (uint64_t)mm_mmap_max(mm, ctx, 0, PAGE_SIZE, PROT_READ, PROT_READ | PROT_EXEC, MAP_SHARED, &o, 0);
 	assert_int_equal(mm_mprotect(mm, ctx, a, PAGE_SIZE, RW), -EACCES);
 	assert_int_equal(mm_mprotect(mm, ctx, a, PAGE_SIZE, PROT_READ | PROT_EXEC), 0);
+	assert_int_equal(obj_stat.shared, 1);
 	assert_int_equal(mm_munmap(mm, ctx, PF_GUEST_MIN, PF_GUEST_TOP - PF_GUEST_MIN), 0);
 	assert_int_equal(obj_stat.maps, 0);
+	assert_int_equal(obj_stat.shared, 0);
 	assert_int_equal(o.refs.n, 1);
 	check_tree();
 	close(obj_stat.fd);
@@ -445,15 +455,13 @@ static void body_map_count(void)
 	for (i = 0; i < 70000 && r >= 0; i++) {
 		r = try_map(a + i * PAGE_SIZE, PAGE_SIZE, i % 2 ? PROT_READ : PROT_NONE, ANON | MAP_FIXED | MAP_NORESERVE);
 		if (i > 300 && r >= 0) { // the fake platform is slow on many mappings: the tree alone from here
-			struct vma *v = vma_new(a + (i + 1) * PAGE_SIZE, a + (i + 2) * PAGE_SIZE, NULL, 0);
+			struct vma *v = vma_new(a + (i + 1) * PAGE_SIZE, a + (i + 2) * PAGE_SIZE, MAP_PRIVATE, NULL, 0);
 
-			v->flags = MAP_PRIVATE;
 			v->prot = v->max_prot = i % 2 ? PROT_NONE : PROT_READ;
 			v->vm_flags = MM_VM_NORESERVE;
 			vma_link(mm, v);
 			for (i++; mm->map_count < MM_MAX_MAPS; i++) {
-				v = vma_new(a + (i + 1) * PAGE_SIZE, a + (i + 2) * PAGE_SIZE, NULL, 0);
-				v->flags = MAP_PRIVATE;
+				v = vma_new(a + (i + 1) * PAGE_SIZE, a + (i + 2) * PAGE_SIZE, MAP_PRIVATE, NULL, 0);
 				v->prot = v->max_prot = i % 2 ? PROT_NONE : PROT_READ;
 				v->vm_flags = MM_VM_NORESERVE;
 				vma_link(mm, v);
@@ -718,9 +726,8 @@ static void body_speed(void)
 	clock_gettime(CLOCK_MONOTONIC, &t0);
 	for (int i = 0; i < 20000; i++) {
 		vma_find_gap(mm, PF_GUEST_MIN, mm->mmap_base, PAGE_SIZE, true);
-		struct vma *v = vma_new(a - PAGE_SIZE, a, NULL, 0), *dead = NULL;
+		struct vma *v = vma_new(a - PAGE_SIZE, a, MAP_PRIVATE, NULL, 0), *dead = NULL;
 
-		v->flags = MAP_PRIVATE;
 		v->prot = RW;
 		v->max_prot = PROT_RWX;
 		vma_add(mm, v);
