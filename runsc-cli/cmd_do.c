@@ -163,7 +163,7 @@ static int do_run(int argc, char **argv)
 		return r;
 	snprintf(id, sizeof(id), "runsc-do-%d", getpid());
 	struct launch_cfg cfg = {.id = id, .command = "do", .bundle = b.dir, .spec = b.spec, .config = b.config,
-				 .config_len = b.config_len, .stdio = {0, 1, 2}, .err_fd = 2, .listen_fd = -1};
+				 .config_len = b.config_len, .stdio = {0, 1, 2}, .err_fd = 2, .listen_fd = -1, .plain_first = true};
 
 	sigs = launch_signalfd();
 	r = launch_start(&cfg, &sb);

@@ -328,9 +328,11 @@ static int start_both(struct launch *l, struct sandbox *sb)
 	int r = collect_trees(l);
 
 	if (!r)
-		r = make_doc(l);
-	if (!r)
 		r = conf_open_debug_log(l->cfg->id, l->cfg->command, &sb->log_fd);
+	l->doc.log_file = sb->log_fd >= 0;
+	l->doc.plain_first = l->cfg->plain_first;
+	if (!r)
+		r = make_doc(l);
 	if (r)
 		return r;
 	l->exe = open("/proc/self/exe", O_PATH | O_CLOEXEC);

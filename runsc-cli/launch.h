@@ -18,6 +18,7 @@ struct launch_cfg {
 	int err_fd;               // where the sandbox's errors go without a debug log; -1: nowhere. Borrowed
 	int listen_fd;            // see BOOT_FD_LISTEN; -1: none. Borrowed
 	bool wait_start;          // runsc create
+	bool plain_first;         // runsc do
 };
 struct sandbox {
 	pid_t sentry, gofer;

@@ -1,5 +1,6 @@
 // The control socket (to whoever started the sandbox) and the listening one (other commands).
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 static struct host_fd ctl = {.fd = BOOT_FD_CTL}, listener = {.fd = BOOT_FD_LISTEN};
 static struct host_fd conns[MAX_CONNS];
 static struct waitq start_wq;
-static bool started;
+static bool started, plain_first;
 
 void boot_exit(int status)
 {
@@ -43,7 +44,7 @@ void control_fail(int status, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	log_err("%s", text);
+	log_info("%s", text); // the command says it aloud
 	control_send(CTL_ERROR, status, text);
 }
 
@@ -56,6 +57,12 @@ void control_guest_ended(int wait_status)
 static void kill_one(struct thread_group *tg, void *arg)
 {
 	signal_send_group(tg, *(int *)arg, &(struct ksiginfo){.signo = *(int *)arg});
+}
+
+// What would end any process but a container's first, which is exempt from defaults.
+static bool ends_by_default(int sig)
+{
+	return sig == SIGHUP || sig == SIGINT || sig == SIGQUIT || sig == SIGTERM || sig == SIGALRM || sig == SIGUSR1 || sig == SIGUSR2;
 }
 
 static int do_signal(int sig, int pid)
@@ -71,6 +78,10 @@ static int do_signal(int sig, int pid)
 	tg = process_find(pid ? pid : 1);
 	if (!tg)
 		return ESRCH;
+	if (!pid && plain_first && ends_by_default(sig) && !tg->sighand->action[sig - 1].handler) {
+		control_guest_ended(sig);
+		return 0;
+	}
 	return -signal_send_group(tg, sig, &(struct ksiginfo){.signo = sig});
 }
 
@@ -156,11 +167,12 @@ static void on_listen(struct host_fd *h, uint32_t events)
 	close(fd);
 }
 
-int control_init(void)
+int control_init(bool plain)
 {
 	int domain, r;
 	socklen_t len = sizeof(domain);
 
+	plain_first = plain;
 	waitq_init(&start_wq);
 	for (unsigned i = 0; i < MAX_CONNS; i++)
 		conns[i].fd = -1;

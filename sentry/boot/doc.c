@@ -9,8 +9,8 @@
 
 char *boot_doc_encode(const struct boot_doc *d, const char *config, size_t config_len, size_t *ret_len)
 {
-	json_t *o = json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:I, s:b, s:i, s:i, s:[], s:[], s:[]}", "id", d->id, "platform",
-			      d->platform, "debug", d->debug, "strace", d->strace, "no_patching", d->no_patching,
+	json_t *o = json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:b, s:b, s:I, s:b, s:i, s:i, s:[], s:[], s:[]}", "id", d->id, "platform",
+			      d->platform, "debug", d->debug, "strace", d->strace, "log_file", d->log_file, "plain_first", d->plain_first, "no_patching", d->no_patching,
 			      "wait_start", d->wait_start, "overlay", d->overlay, "overlay_size",
 			      (json_int_t)d->overlay_size, "root_readonly", d->root_readonly, "host_cpus",
 			      (int)d->host_cpus, "ntrees", (int)d->ntrees, "mount_tree", "mount_is_file", "rlimits");
@@ -86,6 +86,7 @@ static bool parse_head(const struct jctx *c, json_t *o, struct boot_doc *d)
 
 	if (!jget_str(c, o, "id", true, &d->id) || !jget_str(c, o, "platform", true, &d->platform) ||
 	    !jget_bool(c, o, "debug", &d->debug) || !jget_bool(c, o, "strace", &d->strace) ||
+	    !jget_bool(c, o, "log_file", &d->log_file) || !jget_bool(c, o, "plain_first", &d->plain_first) ||
 	    !jget_bool(c, o, "no_patching", &d->no_patching) || !jget_bool(c, o, "wait_start", &d->wait_start) ||
 	    !jget_bool(c, o, "overlay", &d->overlay) || !jget_u64(c, o, "overlay_size", true, &d->overlay_size) ||
 	    !jget_bool(c, o, "root_readonly", &d->root_readonly) || !jget_u64(c, o, "host_cpus", true, &cpus) ||

@@ -9,6 +9,8 @@
 struct boot_doc {
 	char *id, *platform;
 	bool debug, strace, no_patching;
+	bool log_file;         // BOOT_FD_LOG is a debug log, not somebody's stderr
+	bool plain_first;      // runsc do: the first process is no init
 	bool wait_start;       // set everything up, then wait for CTL_START
 	bool overlay;          // an in-memory layer over the root
 	uint64_t overlay_size; // its quota in bytes; 0: none

@@ -11,8 +11,9 @@ struct gofer_conn;
 // --- control.c ------------------------------------------------------------------------------
 void control_send(enum ctl_op op, int arg, const char *text); // text may be NULL
 void control_fail(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-// Takes part in the loop from now on: signals, start, the end of whoever started us. -errno.
-int control_init(void);
+// Takes part in the loop from now on: signals, start, the end of whoever started us. plain_first: the
+// first process is a command, not an init: signals from outside end it as they would on Linux. -errno.
+int control_init(bool plain_first);
 void control_await_start(void); // may wait
 void control_guest_ended(int wait_status);
 _Noreturn void boot_exit(int status);

@@ -158,7 +158,7 @@ static int start_kernel(void)
 	if (!r)
 		r = boot_register_all(doc);
 	if (!r)
-		r = control_init();
+		r = control_init(doc->plain_first);
 	if (!r)
 		r = gofer_conn_new(BOOT_FD_GOFER, on_gofer_dead, NULL, &gofer);
 	if (!r)
@@ -177,7 +177,7 @@ int boot_main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (read_doc() < 0)
 		return 128;
-	log_init(BOOT_FD_LOG, doc->debug ? LOG_DEBUG : doc->strace ? LOG_INFO : LOG_WARN, doc->id);
+	log_init(BOOT_FD_LOG, doc->debug ? LOG_DEBUG : doc->strace || doc->log_file ? LOG_INFO : LOG_ERR, doc->id);
 	for (unsigned i = 0; i < doc->spec->ignored.n; i++)
 		log_info("config.json: %s is not acted on", doc->spec->ignored.v[i]);
 	if (doc->strace)

@@ -4,6 +4,7 @@
 #include "sentry/fs/epoll/epoll.h"
 #include "sentry/fs/gofer/gofer.h"
 #include "sentry/fs/inotify/inotify.h"
+#include "sentry/fs/overlay/overlay.h"
 #include "sentry/fs/pipe/pipe.h"
 #include "sentry/fs/proc/proc.h"
 #include "sentry/fs/sys/sysfs.h"
@@ -28,5 +29,6 @@ int boot_register_all(const struct boot_doc *d)
 	if (r < 0)
 		return r;
 	fs_register(&tmpfs_type);
+	fs_register(&overlay_fs_type);
 	return 0;
 }
