@@ -30,6 +30,7 @@
 #define CAPBIT(c) (1ULL << (c))
 #define GOFER_CAPS (CAPBIT(CAP_CHOWN) | CAPBIT(CAP_DAC_OVERRIDE) | CAPBIT(CAP_DAC_READ_SEARCH) | CAPBIT(CAP_FOWNER) | CAPBIT(CAP_FSETID))
 #define MAX_FILES (1u << 20)
+#define GOFER_SPIN_NS 40000
 
 // A host file or directory that the gofer serves.
 struct tree {
@@ -389,5 +390,7 @@ int launch_gofer_main(int argc, char **argv)
 	for (unsigned i = 0; i < cfg.ntrees; i++)
 		trees[i] = (struct gofer_tree){.root_fd = GOFER_FD_LOG + 1 + i, .read_only = argv[2][i] != 'w'};
 	cfg.trees = trees;
+	// Polls for the next request for about as long as a wake-up takes, unless a core is needed for that.
+	cfg.spin_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? GOFER_SPIN_NS : 0;
 	return gofer_main(&cfg);
 }

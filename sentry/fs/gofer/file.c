@@ -6,7 +6,7 @@
 
 #include "sentry/fs/gofer/internal.h"
 
-#define FD_LIMIT_DEFAULT 1024u
+#define FD_LIMIT_DEFAULT 4096u
 #define LENT_FOR (10 * NSEC_PER_SEC) // a descriptor lent to mm stays open for so long at least
 #define COLD_CHUNK (256UL << 10)     // bytes a host-work thread reads at a time
 

@@ -138,8 +138,8 @@ static bool has_opaque(struct inode *dir)
 	return dir->ops->getxattr && dir->ops->getxattr(dir, OVL_OPAQUE, &c, 1) == 1 && c == 'y';
 }
 
-// Adds one lower layer's idea of the name, below what s has.
-static int stack_lower(struct stack *s, struct dentry *ldir, const char *name)
+// Adds one lower layer's idea of the name, below what s has. last: no layer is further down.
+static int stack_lower(struct stack *s, struct dentry *ldir, const char *name, bool last)
 {
 	struct inode *inode;
 	struct dentry *d;
@@ -162,7 +162,7 @@ static int stack_lower(struct stack *s, struct dentry *ldir, const char *name)
 	if (!d)
 		return -ENOMEM;
 	s->dirs[s->ndirs++] = d;
-	s->done = has_opaque(d->inode);
+	s->done = !last && has_opaque(d->inode);
 	return 0;
 }
 
@@ -178,7 +178,7 @@ static int stack_redirected(struct ovl_sb *os, struct stack *s, const char *path
 		if (r)
 			return r;
 		s->dirs[s->ndirs++] = d;
-		s->done = has_opaque(d->inode);
+		s->done = i + 1 < os->nlowers && has_opaque(d->inode);
 	}
 	s->done = true;
 	return 0;
@@ -223,7 +223,7 @@ int ovl_lookup(struct inode *dir_inode, const char *name, struct inode **ret)
 	int r = stack_upper(dir, &s, name);
 
 	for (unsigned i = 0; i < dir->ndirs && !s.done && !r; i++)
-		r = stack_lower(&s, dir->dirs[i], name);
+		r = stack_lower(&s, dir->dirs[i], name, i + 1 == dir->ndirs);
 	if (r) {
 		stack_drop(&s);
 		return r;
