@@ -467,7 +467,7 @@ static void test_layers(void **state)
 
 // The same random operations on an overlay and on a plain tmpfs that began with the same files must
 // have the same results, and leave the same tree.
-enum { NAMES = 5, OPS = 400 };
+enum { NAMES = 5, OPS = 400, TASK_SEEDS = 40 };
 
 static unsigned rnd(unsigned n)
 {
@@ -673,6 +673,151 @@ static void test_random(void **state)
 	assert_int_equal(fs_live(), 0);
 }
 
+// --- several tasks at once ----------------------------------------------------------------------
+
+// A lower layer that waits in every lookup, read and listing, as a gofer's does.
+static const struct inode_ops *fast_dir_ops;
+static const struct file_ops *fast_dir_fops, *fast_reg_fops;
+static struct inode_ops slow_dir_ops;
+static struct file_ops slow_dir_fops, slow_reg_fops;
+
+static void make_slow(struct inode *i);
+
+static int slow_lookup(struct inode *dir, const char *name, struct inode **ret)
+{
+	int r;
+
+	sched_yield_cpu();
+	r = fast_dir_ops->lookup(dir, name, ret);
+	if (!r)
+		make_slow(*ret);
+	sched_yield_cpu();
+	return r;
+}
+
+static int slow_iterate(struct file *f, struct dir_context *c)
+{
+	sched_yield_cpu();
+	return fast_dir_fops->iterate(f, c);
+}
+
+static ssize_t slow_read(struct file *f, struct uio *u, int64_t *pos)
+{
+	ssize_t n;
+
+	sched_yield_cpu();
+	n = fast_reg_fops->read(f, u, pos);
+	sched_yield_cpu();
+	return n;
+}
+
+static void make_slow(struct inode *i)
+{
+	if (S_ISDIR(i->mode)) {
+		if (!fast_dir_ops) {
+			fast_dir_ops = i->ops;
+			slow_dir_ops = *i->ops;
+			slow_dir_ops.lookup = slow_lookup;
+			fast_dir_fops = i->fops;
+			slow_dir_fops = *i->fops;
+			slow_dir_fops.iterate = slow_iterate;
+		}
+		i->ops = &slow_dir_ops;
+		i->fops = &slow_dir_fops;
+	} else if (S_ISREG(i->mode)) {
+		if (!fast_reg_fops) {
+			fast_reg_fops = i->fops;
+			slow_reg_fops = *i->fops;
+			slow_reg_fops.read = slow_read;
+		}
+		i->fops = &slow_reg_fops;
+	}
+}
+
+enum { TASKS = 4, TASK_OPS = 150 };
+static struct vfs_task workers[TASKS];
+static unsigned working;
+
+static void worker_main(void *arg)
+{
+	char a[64], b[64], text[16], buf[128];
+	struct file *f;
+
+	for (int i = 0; i < TASK_OPS; i++) {
+		rnd_path(a, sizeof(a));
+		rnd_path(b, sizeof(b));
+		snprintf(text, sizeof(text), "t%d", i);
+		(void)random_op(rnd(11), a, b, text);
+		if (vfs_openat(AT_FDCWD, b, O_RDWR, 0, 0, &f) == 0) {
+			(void)kernel_read(f, buf, sizeof(buf), 0);
+			(void)fs_write(f, "w", 1);
+			(void)kernel_read(f, buf, sizeof(buf), 0);
+			file_put(f);
+		}
+		if (rnd(8) == 0 && vfs_openat(AT_FDCWD, a, O_RDONLY | O_DIRECTORY, 0, 0, &f) == 0) {
+			struct fs_names l = {.c.fill = fs_fill, .limit = UINT32_MAX};
+
+			assert_int_equal(vfs_iterate(f, &l.c), 0);
+			file_put(f);
+		}
+		if (rnd(30) == 0)
+			d_prune_children(fs_root.dentry);
+		arena_reset();
+	}
+	working--;
+	sched_exit(NULL, NULL);
+}
+
+static void tasks_main(void *arg)
+{
+	struct super_block *upper = new_tmpfs(0), *sb;
+	char *tree[2];
+	size_t len;
+
+	fill_lower(fill_random);
+	make_slow(lower_sb->root->inode);
+	assert_int_equal(overlay_mount_layers(upper, &lower_sb, 1, &sb), 0);
+	sb_put(upper);
+	fs_enter(sb);
+	for (int i = 0; i < TASKS; i++) {
+		struct sched_task st = {0};
+
+		workers[i] = fs_task;
+		workers[i].st = st;
+		assert_int_equal(sched_spawn(&workers[i].st, "worker", worker_main, NULL), 0);
+		working++;
+	}
+	while (working)
+		sched_yield_cpu();
+	for (int k = 0; k < 2; k++) {
+		FILE *out = open_memstream(&tree[k], &len);
+
+		describe(out, "");
+		fclose(out);
+		drop_caches();
+	}
+	assert_string_equal(tree[0], tree[1]);
+	free(tree[0]);
+	free(tree[1]);
+	leave_overlay();
+	sched_stop(0);
+}
+
+static void test_tasks(void **state)
+{
+	for (uint64_t seed = 1; seed <= TASK_SEEDS; seed++) {
+		struct sched_config cfg = {.virtual_clock = true, .seed = seed};
+
+		srandom((unsigned)seed);
+		assert_int_equal(sched_init(&cfg), 0);
+		memset(&fs_task, 0, sizeof(fs_task));
+		assert_int_equal(sched_spawn(&fs_task.st, "test", tasks_main, NULL), 0);
+		assert_int_equal(sched_run(), 0);
+		sched_fini();
+		assert_int_equal(fs_live(), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -684,6 +829,7 @@ int main(void)
 		cmocka_unit_test(test_listing),
 		cmocka_unit_test(test_layers),
 		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_tasks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -204,12 +204,11 @@ static int copy_to(struct ovl_inode *oi, struct inode *pdir, struct dentry *d, b
 static int copy_up_one(struct ovl_inode *oi, bool with_data)
 {
 	struct ovl_sb *os = OSB(oi);
-	const char *name = S_ISDIR(oi->inode.mode) ? oi->dirs[0]->name : oi->name;
-	// Without a name, or with several, it gets none in the upper layer: the lower names lead to it.
-	bool nameless = !oi->parent || !name || (!S_ISDIR(oi->inode.mode) && oi->in_lower_table);
-	struct inode *pdir = nameless ? os->upper_root : oi->parent->upper, *made;
-	struct ktime atime = oi->inode.atime;
+	const char *name;
+	bool nameless;
+	struct inode *pdir, *made;
 	struct dentry d = {.refs = REFCOUNT_INIT(1)};
+	struct ktime atime;
 	char buf[256];
 	int r;
 
@@ -218,6 +217,12 @@ static int copy_up_one(struct ovl_inode *oi, bool with_data)
 		klock_unlock(&oi->copy_lock);
 		return 0;
 	}
+	// Without a name, or with several, it gets none in the upper layer: the lower names lead to it.
+	name = S_ISDIR(oi->inode.mode) ? oi->dirs[0]->name : oi->name;
+	nameless = !oi->parent || !name || (!S_ISDIR(oi->inode.mode) && oi->in_lower_table);
+	pdir = nameless ? os->upper_root : oi->parent->upper;
+	atime = oi->inode.atime;
+	inode_get(pdir); // oi may lose its name, and its directory, while we wait
 	snprintf(buf, sizeof(buf), "%s", nameless ? "#copy" : name);
 	d.name = buf;
 	d.namelen = (uint8_t)strlen(buf);
@@ -232,6 +237,7 @@ static int copy_up_one(struct ovl_inode *oi, bool with_data)
 		made->atime = ovl_later(atime, made->atime); // reads before the copy count
 		ovl_set_upper(oi, made);
 	}
+	inode_put(pdir);
 	klock_unlock(&oi->copy_lock);
 	return r;
 }

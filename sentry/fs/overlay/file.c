@@ -4,10 +4,13 @@
 
 #include "sentry/fs/overlay/internal.h"
 
-struct ovl_file {
-	struct file real; // of the upper or a lower inode; ops NULL: not open
+// An open file of a layer. Counted: by the overlay's open file while it is the current one, and by each
+// operation under way, since a copy-up may make another the current one meanwhile.
+struct ovl_real {
+	struct file f;
+	uint32_t refs;
 };
-DEFINE_SLAB(ovl_file_slab, struct ovl_file);
+DEFINE_SLAB(ovl_real_slab, struct ovl_real);
 
 int ovl_real_open(struct inode *real, const struct path *p, unsigned flags, struct file *ret)
 {
@@ -38,110 +41,126 @@ void ovl_real_close(struct file *f)
 	inode_put(f->inode);
 }
 
-// The real file behind f, as of now: after a copy-up it is another one.
-static int real_file(struct file *f, struct file **ret)
+static void real_put(struct ovl_real *r)
 {
-	struct ovl_file *of = f->priv;
-	struct ovl_inode *oi = OI(f->inode);
-	struct inode *real = ovl_real(oi);
-	struct file fresh;
-	unsigned flags;
+	if (--r->refs)
+		return;
+	ovl_real_close(&r->f);
+	slab_free(&ovl_real_slab, r);
+}
+
+// Opens the real file behind f anew: the first time, and after a copy-up.
+static int real_switch(struct file *f, struct inode *real)
+{
+	struct ovl_real *n = SLAB_NEW(ovl_real_slab, struct ovl_real), *old;
+	// Lower files are never written: a copy-up comes first.
+	unsigned flags = OI(f->inode)->upper ? f->flags : (f->flags & ~(unsigned)O_ACCMODE) | O_RDONLY;
 	int r;
 
-	if (unlikely(of->real.inode != real || !of->real.ops)) {
-		// Lower files are never written: a copy-up comes first.
-		flags = oi->upper ? f->flags : (f->flags & ~(unsigned)O_ACCMODE) | O_RDONLY;
-		r = ovl_real_open(real, &f->path, flags, &fresh);
-		if (r)
-			return r;
-		ovl_real_close(&of->real);
-		of->real = fresh;
-		TAILQ_INIT(&of->real.epolls);
-		klock_init(&of->real.pos_lock);
+	if (!n)
+		return -ENOMEM;
+	r = ovl_real_open(real, &f->path, flags, &n->f);
+	if (r) {
+		slab_free(&ovl_real_slab, n);
+		return r;
 	}
-	of->real.flags = (of->real.flags & O_ACCMODE) | (f->flags & ~(unsigned)O_ACCMODE);
-	*ret = &of->real;
+	n->refs = 1;
+	old = f->priv;
+	f->priv = n;
+	if (old)
+		real_put(old);
 	return 0;
 }
 
-static int real_file_for_write(struct file *f, struct file **ret)
+// The real file behind f as of now, counted: real_put() it.
+static int real_get(struct file *f, struct ovl_real **ret)
+{
+	struct inode *real = ovl_real(OI(f->inode));
+	struct ovl_real *n = f->priv;
+	int r;
+
+	if (unlikely(!n || n->f.inode != real)) {
+		r = real_switch(f, real);
+		if (r)
+			return r;
+		n = f->priv;
+	}
+	n->f.flags = (n->f.flags & O_ACCMODE) | (f->flags & ~(unsigned)O_ACCMODE);
+	n->refs++;
+	*ret = n;
+	return 0;
+}
+
+static int real_get_for_write(struct file *f, struct ovl_real **ret)
 {
 	int r = ovl_copy_up(OI(f->inode));
 
-	return r ? r : real_file(f, ret);
+	return r ? r : real_get(f, ret);
 }
 
 static int reg_open(struct inode *inode, struct file *f)
 {
-	struct ovl_file *of = SLAB_NEW(ovl_file_slab, struct ovl_file);
-	struct file *rf;
-	int r;
-
-	if (!of)
-		return -ENOMEM;
-	f->priv = of;
-	r = real_file(f, &rf);
-	if (r) {
-		f->priv = NULL;
-		slab_free(&ovl_file_slab, of);
-	}
-	return r;
+	return real_switch(f, ovl_real(OI(inode)));
 }
 
 static void reg_release(struct file *f)
 {
-	struct ovl_file *of = f->priv;
-
-	ovl_real_close(&of->real);
-	slab_free(&ovl_file_slab, of);
+	real_put(f->priv);
 }
 
 static ssize_t reg_read(struct file *f, struct uio *u, int64_t *pos)
 {
-	struct file *rf;
-	ssize_t n = real_file(f, &rf);
+	struct ovl_real *real;
+	ssize_t n = real_get(f, &real);
 
 	if (unlikely(n))
 		return n;
-	n = rf->ops->read(rf, u, pos);
-	if (likely(OI(f->inode)->upper))
-		f->inode->atime = rf->inode->atime;
+	n = real->f.ops->read(&real->f, u, pos);
+	if (likely(OI(f->inode)->upper == real->f.inode))
+		f->inode->atime = real->f.inode->atime;
 	else
 		file_accessed(f); // the overlay's own idea, lost when it is forgotten
+	real_put(real);
 	return n;
 }
 
 static ssize_t reg_write(struct file *f, struct uio *u, int64_t *pos)
 {
-	struct file *rf;
-	ssize_t n = real_file_for_write(f, &rf);
+	struct ovl_real *real;
+	const struct inode *i;
+	ssize_t n = real_get_for_write(f, &real);
 
 	if (unlikely(n))
 		return n;
-	n = rf->ops->write(rf, u, pos);
-	f->inode->size = rf->inode->size;
-	f->inode->blocks = rf->inode->blocks;
-	f->inode->mtime = rf->inode->mtime;
-	f->inode->ctime = rf->inode->ctime;
+	n = real->f.ops->write(&real->f, u, pos);
+	i = real->f.inode;
+	f->inode->size = i->size;
+	f->inode->blocks = i->blocks;
+	f->inode->mtime = i->mtime;
+	f->inode->ctime = i->ctime;
+	real_put(real);
 	return n;
 }
 
 static int64_t reg_llseek(struct file *f, int64_t off, int whence)
 {
-	struct file *rf;
+	struct ovl_real *real;
 	int64_t r;
 
 	if (whence != SEEK_DATA && whence != SEEK_HOLE)
 		return generic_llseek(f, off, whence, f->inode->size);
-	r = real_file(f, &rf);
+	r = real_get(f, &real);
 	if (r)
 		return r;
-	if (!rf->ops->llseek)
-		return generic_llseek(f, off, whence, f->inode->size);
-	rf->pos = f->pos;
-	r = rf->ops->llseek(rf, off, whence);
-	if (r >= 0)
-		f->pos = r;
+	if (real->f.ops->llseek) {
+		real->f.pos = f->pos;
+		r = real->f.ops->llseek(&real->f, off, whence);
+		if (r >= 0)
+			f->pos = r;
+	} else {
+		r = generic_llseek(f, off, whence, f->inode->size);
+	}
+	real_put(real);
 	return r;
 }
 
@@ -149,51 +168,55 @@ static int reg_map_fd(struct file *f, uint64_t off, uint64_t len, int prot, bool
 {
 	// A private mapping of a lower file stays one of the lower file, as on Linux.
 	bool write = shared && (prot & PROT_WRITE) && (f->mode & FMODE_WRITE);
-	struct file *rf;
-	int r = write ? real_file_for_write(f, &rf) : real_file(f, &rf);
+	struct ovl_real *real;
+	int r = write ? real_get_for_write(f, &real) : real_get(f, &real);
 
 	if (r)
 		return r;
-	if (!rf->ops->map_fd)
-		return -ENODEV;
-	r = rf->ops->map_fd(rf, off, len, prot, shared, ret_fd, ret_off);
-	f->inode->blocks = rf->inode->blocks;
+	r = real->f.ops->map_fd ? real->f.ops->map_fd(&real->f, off, len, prot, shared, ret_fd, ret_off) : -ENODEV;
+	f->inode->blocks = real->f.inode->blocks;
+	real_put(real);
 	return r;
 }
 
 static int reg_fsync(struct file *f, bool datasync)
 {
-	struct file *rf;
+	struct ovl_real *real;
 	int r;
 
 	if (!OI(f->inode)->upper) // nothing was written
 		return 0;
-	r = real_file(f, &rf);
+	r = real_get(f, &real);
 	if (r)
 		return r;
-	return rf->ops->fsync ? rf->ops->fsync(rf, datasync) : -EINVAL;
+	r = real->f.ops->fsync ? real->f.ops->fsync(&real->f, datasync) : -EINVAL;
+	real_put(real);
+	return r;
 }
 
 static int reg_fallocate(struct file *f, int mode, uint64_t off, uint64_t len)
 {
-	struct file *rf;
-	int r = real_file_for_write(f, &rf);
+	struct ovl_real *real;
+	int r = real_get_for_write(f, &real);
 
 	if (r)
 		return r;
-	r = rf->ops->fallocate ? rf->ops->fallocate(rf, mode, off, len) : -EOPNOTSUPP;
+	r = real->f.ops->fallocate ? real->f.ops->fallocate(&real->f, mode, off, len) : -EOPNOTSUPP;
 	ovl_sync_attr(OI(f->inode));
+	real_put(real);
 	return r;
 }
 
 static int64_t reg_ioctl(struct file *f, unsigned cmd, uint64_t arg)
 {
-	struct file *rf;
-	int r = real_file(f, &rf);
+	struct ovl_real *real;
+	int64_t r = real_get(f, &real);
 
 	if (r)
 		return r;
-	return rf->ops->ioctl ? rf->ops->ioctl(rf, cmd, arg) : -ENOTTY;
+	r = real->f.ops->ioctl ? real->f.ops->ioctl(&real->f, cmd, arg) : -ENOTTY;
+	real_put(real);
+	return r;
 }
 
 const struct file_ops ovl_reg_fops = {

@@ -31,6 +31,7 @@ struct ovl_inode {
 	bool in_upper_table, in_lower_table;
 	bool pinned;                // a lower file with several names that was copied up: stays until unmount
 	struct mlist *list;         // directories: the merged listing, NULL: not known
+	uint32_t list_seq;          // counts changes, for whoever builds a list across a wait
 };
 struct ovl_sb {
 	struct super_block sb;      // first
@@ -101,7 +102,7 @@ int ovl_setattr(struct inode *inode, const struct iattr *a);
 ssize_t ovl_getxattr(struct inode *inode, const char *name, void *buf, size_t size);
 int ovl_setxattr(struct inode *inode, const char *name, const void *val, size_t size, int flags);
 ssize_t ovl_listxattr(struct inode *inode, char *buf, size_t size);
-// A file that stands for an open file of a layer: known to nobody else, and its path is borrowed.
+// A struct file that stands for an open file of a layer: known to nobody else, its path is borrowed.
 int ovl_real_open(struct inode *real, const struct path *p, unsigned flags, struct file *ret);
 void ovl_real_close(struct file *f);
 void ovl_dir_changed(struct ovl_inode *dir);         // drops the listing, takes over the times

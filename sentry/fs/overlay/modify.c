@@ -10,6 +10,7 @@ void ovl_dir_changed(struct ovl_inode *dir)
 {
 	ovl_mlist_put(dir->list);
 	dir->list = NULL;
+	dir->list_seq++;
 	if (!dir->upper)
 		return;
 	ovl_sync_attr(dir);

@@ -208,6 +208,7 @@ static int gather_layer(struct mlist *l, struct inode *dir, struct dentry *d, bo
 static int merged_list(struct ovl_inode *dir, struct dentry *d, struct mlist **ret)
 {
 	struct mlist *l = dir->list;
+	uint32_t seq = dir->list_seq;
 	int r = 0;
 
 	if (l) {
@@ -228,7 +229,7 @@ static int merged_list(struct ovl_inode *dir, struct dentry *d, struct mlist **r
 		ovl_mlist_put(l);
 		return r;
 	}
-	if (!dir->list && kept <= MLISTS_KEPT) {
+	if (!dir->list && seq == dir->list_seq && kept <= MLISTS_KEPT) {
 		ref_get(&l->refs);
 		dir->list = l;
 	}
@@ -268,6 +269,7 @@ int ovl_check_empty(struct ovl_inode *dir, struct dentry *d, bool clear)
 	if (clear && l->n) {
 		ovl_mlist_put(dir->list);
 		dir->list = NULL;
+		dir->list_seq++;
 	}
 	ovl_mlist_put(l);
 	return r;
