@@ -156,7 +156,7 @@ static void vm_flags_line(struct text *t, const struct vma_info *i)
 
 	text_add(t, "VmFlags: %s%s%s%smr mw me %s%s", i->prot & PROT_READ ? "rd " : "", i->prot & PROT_WRITE ? "wr " : "",
 		 i->prot & PROT_EXEC ? "ex " : "", shared ? "sh " : "", shared ? "ms " : "", i->flags & MAP_GROWSDOWN ? "gd " : "");
-	if ((i->prot & PROT_WRITE) && !shared && !(i->vm_flags & MM_VM_NORESERVE))
+	if (i->vm_flags & MM_VM_ACCOUNT)
 		text_add(t, "ac ");
 	for (size_t k = 0; k < ARRAY_SIZE(names); k++)
 		if (i->vm_flags & names[k].bit)

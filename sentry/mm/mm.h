@@ -126,7 +126,8 @@ struct vma_info {
 	const char *name; // "[heap]", "[stack]", "[vdso]" ... or ""
 	unsigned vm_flags; // MM_VM_*
 };
-enum { MM_VM_LOCKED = 1, MM_VM_DONTFORK = 2, MM_VM_WIPEONFORK = 4, MM_VM_DONTDUMP = 8, MM_VM_HUGEPAGE = 16, MM_VM_NOHUGEPAGE = 32, MM_VM_NORESERVE = 64, MM_VM_MERGEABLE = 128 };
+enum { MM_VM_LOCKED = 1, MM_VM_DONTFORK = 2, MM_VM_WIPEONFORK = 4, MM_VM_DONTDUMP = 8, MM_VM_HUGEPAGE = 16, MM_VM_NOHUGEPAGE = 32, MM_VM_NORESERVE = 64, MM_VM_MERGEABLE = 128,
+       MM_VM_ACCOUNT = 256 /* private and was writable once: not merged with what never was, as in the host */ };
 // The first VMA that ends above addr; false: none.
 bool mm_next_vma(struct mm *mm, uint64_t addr, struct vma_info *ret);
 // 0; -EINVAL (bad name, unaligned), -EBADF (a file's mapping), -ENOMEM (hole). name NULL: none any more.

@@ -144,6 +144,8 @@ static int map_check(struct map_req *q)
 	if (q->flags & MAP_NORESERVE)
 		q->vm_flags |= MM_VM_NORESERVE;
 	q->vflags = (uint32_t)(type | (q->flags & MAP_GROWSDOWN));
+	if (type == MAP_PRIVATE && (q->prot & PROT_WRITE) && !(q->vm_flags & MM_VM_NORESERVE))
+		q->vm_flags |= MM_VM_ACCOUNT;
 	return 0;
 }
 
@@ -296,7 +298,7 @@ static int brk_grow(struct mm *mm, struct pf_ctx *ctx, uint64_t from, uint64_t t
 	v = vma_new(from, to, MAP_PRIVATE, NULL, 0);
 	if (!v)
 		return -ENOMEM;
-	v->vm_flags = mm->lock_future ? MM_VM_LOCKED : 0;
+	v->vm_flags = MM_VM_ACCOUNT | (mm->lock_future ? MM_VM_LOCKED : 0);
 	v->prot = PROT_READ | PROT_WRITE;
 	v->max_prot = PROT_RWX;
 	vma_add(mm, v);

@@ -32,6 +32,8 @@ static int protect_vma(struct mm *mm, struct vma *v, uint64_t start, uint64_t en
 		return -ENOMEM;
 	v = vma_at(mm, from);
 	vma_set_prot(mm, v, prot);
+	if ((prot & PROT_WRITE) && !vma_shared(v) && !(v->vm_flags & MM_VM_NORESERVE))
+		v->vm_flags |= MM_VM_ACCOUNT;
 	vma_merge(mm, v);
 	return 0;
 }
