@@ -50,6 +50,7 @@ void control_fail(int status, const char *fmt, ...)
 
 void control_guest_ended(int wait_status)
 {
+	log_debug("boot: the first process ended, status %#x", wait_status);
 	control_send(CTL_EXIT, wait_status, NULL);
 	sched_stop(0);
 }

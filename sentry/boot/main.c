@@ -70,6 +70,7 @@ static int lock_down(void)
 {
 	int r;
 
+	log_debug("boot: locking down");
 	jail_init_fn(say_and_log);
 	jail_empty_root();
 	jail_set_caps(0, false);
@@ -117,6 +118,7 @@ static int bring_up(void)
 		control_fail(128, "out of memory");
 		return 128;
 	}
+	log_debug("boot: mounting");
 	r = boot_mounts(doc, gofer, fs);
 	gofer_conn_put(gofer);
 	if (r)
@@ -125,7 +127,9 @@ static int bring_up(void)
 		control_send(CTL_CREATED, 0, NULL);
 		control_await_start();
 	}
+	log_debug("boot: starting %s", doc->spec->args.v[0]);
 	r = boot_process_start(doc, fs);
+	log_debug("boot: started");
 	if (r == 0)
 		control_send(CTL_RUNNING, 0, NULL);
 	return r;
@@ -151,7 +155,10 @@ static void boot_task_main(void *arg)
 static int start_kernel(void)
 {
 	struct sched_config sc = {.pf = pf, .host_threads = 4};
-	int r = sched_init(&sc);
+	int r;
+
+	log_debug("boot: starting the kernel");
+	r = sched_init(&sc);
 
 	if (!r)
 		r = kernel_init(pf);
@@ -185,6 +192,7 @@ int boot_main(int argc, char **argv)
 	boot_task.kernel_thread = true;
 	boot_task.vt.nofile_limit = 1024;
 	boot_task.vt.fsize_limit = UINT64_MAX;
+	log_debug("boot: starting platform %s", doc->platform);
 	if (start_platform() < 0 || start_kernel() < 0)
 		return 128;
 	boot_exit(sched_run());
