@@ -204,6 +204,15 @@ static int copy_resources(struct task *t, struct task *c, const struct clone_req
 	return q->flags & CLONE_NEWNS ? task_new_mnt_ns(c) : 0;
 }
 
+static void store_parent_tid(const struct task *c, const struct clone_req *q)
+{
+	int32_t tid = c->tid->nr;
+
+	// A bad address is nobody's business, as on Linux.
+	if ((q->flags & CLONE_PARENT_SETTID) && copy_out(GADDR(q->parent_tid), &tid, sizeof(tid)) < 0)
+		log_debug("clone: the parent's copy of the tid could not be stored");
+}
+
 // May wait.
 static int copy_memory(struct task *t, struct task *c, const struct clone_req *q)
 {
@@ -212,6 +221,8 @@ static int copy_memory(struct task *t, struct task *c, const struct clone_req *q
 	int r;
 
 	if (q->flags & CLONE_VM) {
+		// Before the thread can start: it may read the number, and clear it when it ends.
+		store_parent_tid(c, q);
 		r = pf_thread_new(t->ctx, &ctx);
 		if (r < 0)
 			return r;
@@ -408,8 +419,8 @@ int64_t task_clone(struct task *t, const struct clone_req *q)
 	if (slot.fd >= 0)
 		pidfd_commit(&slot);
 	tid = c->tid->nr;
-	if (q->flags & CLONE_PARENT_SETTID)
-		copy_out(GADDR(q->parent_tid), &tid, sizeof(tid));
+	if (!(q->flags & CLONE_VM))
+		store_parent_tid(c, q);
 	if (v) {
 		ref_get(&v->refs);
 		c->vfork_done = v;

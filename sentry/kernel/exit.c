@@ -400,6 +400,7 @@ static void process_end(struct task *t)
 _Noreturn void task_exit(struct task *t, int code)
 {
 	struct thread_group *tg = t->tg;
+	struct fs_struct *keep = NULL;
 	bool last;
 
 	kassert(t == current_task() && !t->exiting);
@@ -424,6 +425,11 @@ _Noreturn void task_exit(struct task *t, int code)
 	vfork_release(t);
 	if (last && tg->ipc && kernel_ipc_exit)
 		kernel_ipc_exit(tg);
+	// Whoever waits outside hears of the end before the mounts go, and the gofer with them.
+	if (last && tg->on_exit) {
+		keep = t->vt.fs;
+		ref_get(&keep->refs);
+	}
 	drop_files(t);
 	sigpending_flush(&t->pending, TG_ALL_SIGNALS);
 	arena_reset();
@@ -433,6 +439,8 @@ _Noreturn void task_exit(struct task *t, int code)
 		task_unlink(t);
 	else
 		waitq_wake_all(&tg->thread_wq, 0); // a dead leader stays: its number is the process's
+	if (keep)
+		fs_struct_put(keep);
 	sched_exit(task_dead, t);
 }
 
