@@ -30,7 +30,7 @@
 #define CAPBIT(c) (1ULL << (c))
 #define GOFER_CAPS (CAPBIT(CAP_CHOWN) | CAPBIT(CAP_DAC_OVERRIDE) | CAPBIT(CAP_DAC_READ_SEARCH) | CAPBIT(CAP_FOWNER) | CAPBIT(CAP_FSETID))
 #define MAX_FILES (1u << 20)
-#define GOFER_SPIN_NS 40000
+#define GOFER_SPIN_NS 100000
 
 // A host file or directory that the gofer serves.
 struct tree {

@@ -58,6 +58,8 @@ static int read_doc(void)
 	return r;
 }
 
+#define GOFER_SPIN_NS 60000 // a sleep and two wake-ups of an idle core
+
 static void on_gofer_dead(void *arg)
 {
 	log_err("the gofer is gone: ending the sandbox");
@@ -168,6 +170,8 @@ static int start_kernel(void)
 		r = control_init(doc->plain_first);
 	if (!r)
 		r = gofer_conn_new(BOOT_FD_GOFER, on_gofer_dead, NULL, &gofer);
+	if (!r)
+		gofer_conn_set_spin(gofer, doc->host_cpus > 1 ? GOFER_SPIN_NS : 0);
 	if (!r)
 		r = lock_down();
 	if (!r)

@@ -10,7 +10,6 @@
 
 #define TICK_CYCLES 30000    // between two looks at timers: about ten microseconds
 #define EPOLL_EVERY_NS 50000 // between two looks at descriptors, while there is other work
-#define SPIN_NO_PLATFORM_NS 20000 // what sched_spin_ns() says in tests without guests
 #define SPIN_POLLS 16        // polls before the end of spinning is worth computing
 
 int sched_init(const struct sched_config *cfg)
@@ -60,13 +59,6 @@ void sched_stop(int status)
 nsec_t sched_idle_ns(void)
 {
 	return sched_g.idle_ns;
-}
-
-nsec_t sched_spin_ns(void)
-{
-	if (!TAILQ_EMPTY(&sched_g.rq) || sched_g.virtual_clock)
-		return 0;
-	return sched_g.pf ? pf_spin_ns(sched_g.pf) : SPIN_NO_PLATFORM_NS;
 }
 
 static uint64_t rng_next(void)

@@ -183,5 +183,3 @@ void sched_stop(int status);
 void sched_fini(void);
 // How long the loop has slept, for /proc/stat and the watchdog.
 nsec_t sched_idle_ns(void);
-// How long it is worth polling for something outside before sleeping; 0 when another task could run.
-nsec_t sched_spin_ns(void);

@@ -23,6 +23,9 @@ struct gofer_conn {
 	uint32_t seq;              // upper part of the next id
 	struct waitq slot_wq, tx_wq; // for a free slot; for room in the socket
 	bool tx_waiting;
+	nsec_t spin_ns;
+	int spin_credit;
+	unsigned unspun;
 	uint64_t requests;
 	unsigned nforget;
 	uint64_t forget[FORGET_ROOM];
@@ -186,20 +189,25 @@ static int send_call(struct gofer_conn *conn, struct call *c)
 	}
 }
 
-// Polls for the answer while it is likely to come before a sleep and a wake-up would be over.
+// Polls for the answer while it is likely to come before a sleep and the wake-ups would be over. What
+// polling has brought lately decides: the gofer may have no core to run on.
 static void spin_for(struct gofer_conn *conn, struct call *c)
 {
-	nsec_t spin = sched_spin_ns(), end;
+	nsec_t end;
 
-	if (!spin)
+	if (!conn->spin_ns || (conn->spin_credit <= 0 && ++conn->unspun % 8))
 		return;
-	end = sched_now() + spin;
+	end = sched_now() + conn->spin_ns;
 	do {
 		for (int i = 0; i < 8 && !c->done; i++) {
+			sched_yield_cpu();
 			conn_pump(conn, false);
-			__builtin_ia32_pause();
 		}
 	} while (!c->done && sched_now() < end);
+	if (c->done)
+		conn->spin_credit = MIN(conn->spin_credit + 2, 16);
+	else
+		conn->spin_credit = MAX(conn->spin_credit - 1, -16);
 }
 
 int call_run(struct gofer_conn *conn, struct call *c)
@@ -298,6 +306,12 @@ void gofer_conn_put(struct gofer_conn *conn)
 		host_fd_remove(&conn->hfd);
 	close(conn->sock);
 	kfree(conn);
+}
+
+void gofer_conn_set_spin(struct gofer_conn *conn, nsec_t ns)
+{
+	conn->spin_ns = ns;
+	conn->spin_credit = 8;
 }
 
 uint64_t gofer_conn_requests(const struct gofer_conn *conn)

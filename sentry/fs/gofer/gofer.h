@@ -22,6 +22,9 @@ struct gofer_conn;
 // is gone or breaks the protocol: by then every request fails with EIO, now and later. -ENOMEM.
 int gofer_conn_new(int sock, void (*on_dead)(void *arg), void *arg, struct gofer_conn **ret);
 void gofer_conn_put(struct gofer_conn *c); // mounts keep their own reference
+// How long to poll for an answer before sleeping: about what a sleep and two wake-ups cost, 0 (the
+// default) where the gofer has no core of its own. Other tasks run meanwhile.
+void gofer_conn_set_spin(struct gofer_conn *c, nsec_t ns);
 // Requests sent so far, for tests and statistics.
 uint64_t gofer_conn_requests(const struct gofer_conn *c);
 
