@@ -270,7 +270,6 @@ static int child_start_state(struct task *c, const struct clone_req *q)
 {
 	struct abi_regs regs;
 	int32_t tid = c->tid->nr;
-	void *store;
 
 	if (q->stack || (q->flags & CLONE_SETTLS)) {
 		pf_get_regs(c->ctx, &regs);
@@ -286,10 +285,7 @@ static int child_start_state(struct task *c, const struct clone_req *q)
 	if (!(q->flags & CLONE_CHILD_SETTID))
 		return 0;
 	// A bad address is nobody's business, as on Linux.
-	store = pf_store(c->ctx, q->child_tid, sizeof(tid));
-	if (store)
-		memcpy(store, &tid, sizeof(tid));
-	else if (copy_out_as(c->mm->as, GADDR(q->child_tid), &tid, sizeof(tid)) < 0)
+	if (copy_out_ctx(c->ctx, GADDR(q->child_tid), &tid, sizeof(tid)) < 0)
 		log_debug("clone: the child's tid could not be stored");
 	return 0;
 }

@@ -35,9 +35,7 @@ void elf_put(struct elf_image *e); // NULL is fine
 bool elf_is(const void *head, size_t len);
 
 // --- map.c --------------------------------------------------------------------------------------
-// Deferred writes into the new address space, in order with its operations.
-int image_store(struct pf_ctx *ctx, uint64_t addr, const void *src, size_t len); // src NULL: zeroes
-// Maps every segment with the image's lowest page at base + (e->lo's page); returns the bias.
+// Maps every segment, its addresses moved by bias. -errno leaves part of them mapped.
 int elf_map(struct mm *mm, struct pf_ctx *ctx, const struct elf_image *e, struct mobj *obj, uint64_t bias);
 // Where an image may go: its bias. 0 or -ENOMEM. main_pie: the region for programs, not that for libraries.
 int elf_place(struct mm *mm, const struct elf_image *e, bool main_pie, uint64_t *ret_bias);

@@ -6,39 +6,6 @@
 
 #include <sys/mman.h>
 
-#define STORE_MAX 4096
-
-int image_store(struct pf_ctx *ctx, uint64_t addr, const void *src, size_t len)
-{
-	static const char zeroes[PAGE_SIZE];
-	int r;
-
-	if (len <= STORE_MAX) {
-		void *room = pf_store(ctx, addr, len);
-
-		if (room) {
-			if (src)
-				memcpy(room, src, len);
-			else
-				memset(room, 0, len);
-			return 0;
-		}
-	}
-	r = pf_flush(ctx);
-	while (r == 0 && len) {
-		size_t n = src ? len : MIN(len, sizeof(zeroes));
-		ssize_t w = copy_out_as(ctx->as, GADDR(addr), src ? src : zeroes, n);
-
-		if (w <= 0)
-			return w < 0 ? (int)w : -EFAULT;
-		addr += (uint64_t)w;
-		len -= (size_t)w;
-		if (src)
-			src = (const char *)src + w;
-	}
-	return r;
-}
-
 int elf_place(struct mm *mm, const struct elf_image *e, bool main_pie, uint64_t *ret_bias)
 {
 	uint64_t span = e->hi - e->lo, at;
@@ -81,7 +48,7 @@ static int map_bss(struct mm *mm, struct pf_ctx *ctx, const struct elf_load *l, 
 	if (l->memsz == l->filesz)
 		return 0;
 	if (l->filesz && page > file_end && (l->prot & PROT_WRITE)) {
-		r = image_store(ctx, file_end, NULL, page - file_end);
+		r = copy_out_ctx(ctx, GADDR(file_end), NULL, page - file_end);
 		if (r < 0)
 			return (int)r;
 	}

@@ -216,9 +216,9 @@ int stack_build(struct mm *mm, struct pf_ctx *ctx, const struct loader_request *
 	fill_strings(buf + ntables, &l, req, a);
 	r = map_stack(mm, ctx, &l, si->exec);
 	if (r == 0)
-		r = image_store(ctx, l.sp, buf, ntables);
+		r = copy_out_ctx(ctx, GADDR(l.sp), buf, ntables);
 	if (r == 0)
-		r = image_store(ctx, l.strings, buf + ntables, nstrings);
+		r = copy_out_ctx(ctx, GADDR(l.strings), buf + ntables, nstrings);
 	kfree(buf);
 	if (r < 0)
 		return r;

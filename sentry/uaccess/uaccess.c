@@ -195,6 +195,36 @@ int copy_out_now(struct gaddr dst, const void *src, size_t len)
 	return ua_write(ctx, dst.a, src, len) == len ? 0 : -EFAULT;
 }
 
+int copy_out_ctx(struct pf_ctx *ctx, struct gaddr dst, const void *src, size_t len)
+{
+	static const char zero[PAGE_SIZE];
+	void *room;
+	int r;
+
+	if (len == 0)
+		return 0;
+	if (!access_ok(dst, len))
+		return -EFAULT;
+	room = len <= UA_STORE_MAX ? pf_store(ctx, dst.a, len) : NULL;
+	if (room) {
+		if (src)
+			memcpy(room, src, len);
+		else
+			memset(room, 0, len);
+		return 0;
+	}
+	r = pf_flush(ctx);
+	for (size_t done = 0; r == 0 && done < len;) {
+		size_t n = src ? len - done : MIN(len - done, sizeof(zero));
+		ssize_t w = pf_write(ctx->as, dst.a + done, src ? (const char *)src + done : zero, n);
+
+		if (w <= 0)
+			return -EFAULT;
+		done += (size_t)w;
+	}
+	return r;
+}
+
 int clear_out(struct gaddr dst, size_t len)
 {
 	struct pf_ctx *ctx = ua_ctx();

@@ -48,6 +48,10 @@ int copy_in_path(char **ret, struct gaddr src);
 ssize_t copy_in_as(struct pf_as *as, void *dst, struct gaddr src, size_t len);
 ssize_t copy_out_as(struct pf_as *as, struct gaddr dst, const void *src, size_t len);
 
+// A context that has not run since it was made (exec's, a new child's): deferred, after the operations
+// that were queued on it, where there is room; else those are done now. src NULL: zeroes. May wait.
+int copy_out_ctx(struct pf_ctx *ctx, struct gaddr dst, const void *src, size_t len);
+
 // --- the call's arena: freed when the system call ends ---------------------------------------
 void *arena_alloc(size_t size); // zeroed, 16-byte aligned; NULL: too much (4 MiB a call in all)
 char *arena_strdup(const char *s);
