@@ -1,6 +1,7 @@
 // Which file systems and devices there are: kernel knows none of them.
 #include "sentry/boot/internal.h"
 #include "sentry/fs/dev/dev.h"
+#include "sentry/fs/devpts/tty.h"
 #include "sentry/fs/epoll/epoll.h"
 #include "sentry/fs/gofer/gofer.h"
 #include "sentry/fs/inotify/inotify.h"
@@ -24,6 +25,7 @@ int boot_register_all(const struct boot_doc *d)
 	proc_fs_init();
 	sysfs_init();
 	inotify_fs_init();
+	devpts_init();
 	sys_socket_init();
 	r = dev_init();
 	if (r < 0)

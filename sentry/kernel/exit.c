@@ -139,7 +139,7 @@ bool pgrp_orphaned(struct pid *pgrp, const struct thread_group *ignore)
 	struct thread_group *tg;
 
 	LIST_FOREACH(tg, &pgrp->pgrp, pgrp_link) {
-		if (tg == ignore || tg->state == TG_ZOMBIE || !tg->parent || tg->parent == tg->pid_ns->init)
+		if (tg == ignore || tg->state == TG_ZOMBIE || !tg->parent)
 			continue;
 		if (tg->parent->pgrp != pgrp && tg->parent->session == tg->session)
 			return false;

@@ -226,6 +226,8 @@ int32_t kernel_next_pid(int32_t nr);
 void task_commit_creds(struct task *t, struct cred *c);
 bool task_capable(const struct task *t, unsigned cap);
 static inline bool capable(unsigned cap) { return task_capable(current_task(), cap); }
+// No member has a parent in another group of the session: job control has no hold on it. `ignore` is going away.
+bool pgrp_orphaned(struct pid *pgrp, const struct thread_group *ignore);
 // Checks of kill(2) and of ptrace_may_access (for /proc/PID and process_vm_*).
 bool task_may_signal(const struct task *by, const struct task *target, int sig);
 bool task_may_inspect(const struct task *by, const struct task *target);

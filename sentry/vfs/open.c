@@ -84,7 +84,7 @@ static int do_open(const struct path *p, unsigned flags, struct file **ret)
 	f->path = *p;
 	path_get(&f->path);
 	f->inode = inode_get(inode);
-	f->flags = flags & ~OPEN_ONLY_FLAGS;
+	f->flags = flags & ~(OPEN_ONLY_FLAGS & ~O_NOCTTY); // O_NOCTTY is for ops->open() to see
 	f->mode = (flags + 1) & O_ACCMODE;
 	if (flags & VFS_O_EXEC)
 		f->mode |= FMODE_EXEC;
@@ -109,6 +109,7 @@ static int do_open(const struct path *p, unsigned flags, struct file **ret)
 		file_put(f);
 		return err;
 	}
+	f->flags &= ~(unsigned)O_NOCTTY;
 	fsnotify(inode, p->dentry, FSN_OPEN, 0);
 	*ret = f;
 	return 0;

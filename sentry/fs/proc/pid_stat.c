@@ -1,6 +1,7 @@
 // /proc/PID/stat, statm, status, limits, io, sched.
 #include "sentry/fs/proc/internal.h"
 
+#include "sentry/fs/devpts/tty.h"
 #include "sentry/kernel/sysinfo.h"
 
 #define TICK_NS (NSEC_PER_SEC / 100)
@@ -85,6 +86,7 @@ int show_stat(struct pbuf *b, struct pnode *n)
 	bool peep = pnode_may_inspect(n);
 	struct thread_group *tg;
 	uint64_t ign, cat, u, s, shared, rss = 0;
+	struct tty *tty;
 	struct mm *mm;
 	int prio;
 
@@ -92,6 +94,7 @@ int show_stat(struct pbuf *b, struct pnode *n)
 		return -ESRCH;
 	tg = t->tg;
 	mm = t->mm;
+	tty = tg->state == TG_RUNNING ? tg->tty : NULL;
 	signal_sets(t, &ign, &cat);
 	cpu_times(n, t, &u, &s);
 	if (mm)
@@ -100,7 +103,7 @@ int show_stat(struct pbuf *b, struct pnode *n)
 	pprintf(b, "%d (", t->tid ? t->tid->nr : 0);
 	print_comm(b, t->comm, false);
 	pprintf(b, ") %c %d %d %d %d %d %u %llu %llu %llu %llu ", state_of(t), parent_nr(t), tg->pgrp ? tg->pgrp->nr : 0,
-		tg->session ? tg->session->nr : 0, 0, -1, PF_RANDOMIZE | (tg->did_exec ? 0 : PF_FORKNOEXEC), ull(tg->minflt), 0ULL,
+		tg->session ? tg->session->nr : 0, tty ? (int)tty->rdev : 0, tty && tty->pgrp ? tty->pgrp->nr : -1, PF_RANDOMIZE | (tg->did_exec ? 0 : PF_FORKNOEXEC), ull(tg->minflt), 0ULL,
 		ull(tg->majflt), 0ULL);
 	pprintf(b, "%llu %llu %llu %llu %d %d %u 0 %llu ", ull(u / TICK_NS), ull(s / TICK_NS), ull(tg->cutime_ns / TICK_NS),
 		ull(tg->cstime_ns / TICK_NS), prio, t->nice, tg->live_threads,
