@@ -31,27 +31,27 @@
 #define STUB_KICK_SIGNAL 23 // SIGURG: one of those that the host never fails to send
 
 // Offsets in struct stub_ctx, for assembler.
-#define C_R15 64
-#define C_R14 72
-#define C_R13 80
-#define C_R12 88
-#define C_RBP 96
-#define C_RBX 104
-#define C_R11 112
-#define C_R10 120
-#define C_R9 128
-#define C_R8 136
-#define C_RAX 144
-#define C_RCX 152
-#define C_RDX 160
-#define C_RSI 168
-#define C_RDI 176
-#define C_RIP 184
-#define C_EFLAGS 192
-#define C_RSP 200
-#define C_JMP 224
-#define C_STACK 232
-#define C_KICK 256
+#define C_R15 128
+#define C_R14 136
+#define C_R13 144
+#define C_R12 152
+#define C_RBP 160
+#define C_RBX 168
+#define C_R11 176
+#define C_R10 184
+#define C_R9 192
+#define C_R8 200
+#define C_RAX 208
+#define C_RCX 216
+#define C_RDX 224
+#define C_RSI 232
+#define C_RDI 240
+#define C_RIP 248
+#define C_EFLAGS 256
+#define C_RSP 264
+#define C_JMP 288
+#define C_STACK 296
+#define C_KICK 384
 
 // A trampoline (patch.c).
 #define SLOT_SIZE 64
@@ -133,18 +133,19 @@ struct stub_snap {
 #define STUB_FP_SIZE 0x2000
 
 struct stub_ctx {
-	// One cache line goes back and forth in a plain system call.
+	// One cache line goes back and forth in a plain system call. Processors fetch lines in pairs: nothing
+	// that either side writes otherwise is next to it.
 	uint32_t state;   // enum stub_state
 	uint32_t kind;    // event | snaps << 8, or STUB_CMD_*
 	uint64_t nr;      // system call number, or the result
 	uint64_t args[6];
 
-	struct stub_regs regs; // written by the stub with each event, by the sentry with STUB_CMD_REGS
+	struct stub_regs regs __attribute__((aligned(128))); // written by the stub with each event, by the sentry with STUB_CMD_REGS
 	uint64_t jmp;   // the stub's: where the fast way returns to
 	uint64_t stack; // the stub's: its stack for this thread
 
 	// Written by the sentry.
-	uint32_t kick __attribute__((aligned(64))); // come back soon; cleared with the next event
+	uint32_t kick __attribute__((aligned(128))); // come back soon; cleared with the next event
 	uint32_t local;       // answer what can be answered
 	uint32_t ids[6];      // pid tid uid euid gid egid
 	uint32_t n_ops;

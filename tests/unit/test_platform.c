@@ -912,22 +912,36 @@ static void test_patch_race(void **state)
 	patch_from = 0;
 }
 
+// Other work on the machine disturbs: the best of many batches counts.
+static void round_trips(const char *what, struct pf_ctx *c)
+{
+	enum { BATCH = 500 };
+	uint64_t best = UINT64_MAX, sum = 0, t;
+	int n = is_systrap ? 200 : 10;
+
+	for (int i = 0; i < n; i++) {
+		t = now_ns();
+		for (int j = 0; j < BATCH; j++) {
+			pf_set_result(c, 0);
+			pf_resume(c);
+			on_wait(c);
+		}
+		t = now_ns() - t;
+		sum += t;
+		best = MIN(best, t);
+	}
+	print_message("%s: best %lu ns, mean %lu ns\n", what, best / BATCH, sum / BATCH / (unsigned)n);
+}
+
 static void test_cost(void **state)
 {
 	struct pf_ctx *c = RUN(count), *k;
 	struct pf_as *as;
 	uint64_t t;
 	enum { F = 200 };
-	const unsigned N = is_systrap ? 100000 : 10000;
 
 	expect_call(run(c), 1000);
-	t = now_ns();
-	for (unsigned i = 0; i < N; i++) {
-		pf_set_result(c, 0);
-		pf_resume(c);
-		on_wait(c);
-	}
-	print_message("round trip: %lu ns\n", (now_ns() - t) / N);
+	round_trips("round trip", c);
 	if (is_systrap) {
 		struct pf_ctx *p;
 
@@ -935,13 +949,7 @@ static void test_cost(void **state)
 		p = RUN(count);
 		for (int i = 0; i < 100; i++)
 			expect_call(run(p), 1000);
-		t = now_ns();
-		for (unsigned i = 0; i < N; i++) {
-			pf_set_result(p, 0);
-			pf_resume(p);
-			on_wait(p);
-		}
-		print_message("round trip of a rewritten site: %lu ns\n", (now_ns() - t) / N);
+		round_trips("round trip of a rewritten site", p);
 		end(p);
 		patch_from = 0;
 	}

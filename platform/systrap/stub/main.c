@@ -131,21 +131,19 @@ static inline void ring_if_asleep(void)
 		SYS3(NR_write, STUB_FD_WAKE, &one, sizeof(one));
 }
 
-#define FAST_LOOKS 100 // at the state before looking at the clock
+#define LOOKS 64 // at the state, between looks at the clock
 
 static void wait_answer(struct stub_ctx *c)
 {
 	uint32_t spin = __atomic_load_n(&board()->spin_cycles, __ATOMIC_RELAXED);
 	uint32_t s = state_get(c);
 
-	for (uint32_t i = 0; spin && i < FAST_LOOKS && s == STUB_SENTRY; i++)
-		s = state_get(c);
 	if (spin && s == STUB_SENTRY) {
 		uint64_t start = cycles();
 
 		do {
-			__builtin_ia32_pause();
-			s = state_get(c);
+			for (uint32_t i = 0; i < LOOKS && s == STUB_SENTRY; i++)
+				s = state_get(c);
 		} while (s == STUB_SENTRY && cycles() - start < spin);
 	}
 	while (!is_mine(s)) {
