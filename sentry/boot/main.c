@@ -19,6 +19,7 @@
 #include "sentry/boot/jail.h"
 #include "sentry/fs/gofer/gofer.h"
 #include "sentry/kernel/task.h"
+#include "sentry/mm/mm.h"
 #include "sentry/sched/sched.h"
 #include "sentry/strace/strace.h"
 
@@ -85,7 +86,7 @@ static int lock_down(void)
 
 static int start_platform(void)
 {
-	struct pf_config cfg = {.hooks = {.event = sched_ctx_event, .wait = sched_ctx_wait}, .zygote_sock = -1,
+	struct pf_config cfg = {.hooks = {.event = sched_ctx_event, .wait = sched_ctx_wait, .patch_area = mm_patch_area}, .zygote_sock = -1,
 				.zygote_pid = -1, .host_cpus = doc->host_cpus, .no_patching = doc->no_patching};
 	struct zygote_config zc = {.id = doc->id};
 	pid_t pid;

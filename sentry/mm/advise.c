@@ -189,7 +189,7 @@ int mm_madvise(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, i
 		return -EPERM;
 	if (len == 0)
 		return 0;
-	if (!mm_range_ok(addr, len))
+	if (!mm_range_ok(addr, len) || mm_patch_overlap(mm, addr, end))
 		return -ENOMEM;
 	klock_lock(&mm->lock);
 	if (a.act == ACT_REMOVE)

@@ -58,6 +58,7 @@ int mm_new(struct platform *pf, bool no_aslr, struct mm **ret_mm, struct pf_ctx 
 		slab_free(&mm_slab, mm);
 		return r;
 	}
+	mm->as->owner = mm;
 	ref_init(&mm->users, 1);
 	klock_init(&mm->lock);
 	mm->no_aslr = no_aslr;
@@ -144,9 +145,11 @@ int mm_fork(struct mm *parent, struct pf_as *child_as, struct pf_ctx *child_ctx,
 	if (!mm)
 		return -ENOMEM;
 	mm->as = child_as;
+	child_as->owner = mm;
 	for (struct vma *v = vma_first(parent); v; v = vma_next(v)) {
 		r = fork_vma(mm, child_ctx, v);
 		if (r < 0) {
+			child_as->owner = NULL;
 			mm_free(mm); // the address space stays the caller's
 			return r;
 		}
@@ -263,6 +266,8 @@ bool mm_next_vma(struct mm *mm, uint64_t addr, struct vma_info *ret)
 {
 	const struct vma *v = vma_find(mm, addr);
 
+	while (v && v->vm_flags & MM_VM_PATCH)
+		v = vma_find(mm, v->end);
 	if (!v)
 		return false;
 	*ret = (struct vma_info){.start = v->start, .end = v->end, .off = v->off, .prot = v->prot, .max_prot = v->max_prot, .flags = (int)v->flags,

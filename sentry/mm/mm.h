@@ -81,6 +81,8 @@ struct mm {
 	void *owner;                     // the kernel's (membarrier registrations and the like)
 	struct { uint64_t addr, len; int kind; } pending[MM_PENDING]; // the latest queued operations, for mm_op_failed()
 	unsigned npending;
+	uint64_t patch_areas[4], patch_area_len; // mm_patch_area()'s
+	unsigned n_patch_areas;
 };
 
 // A fresh, empty mm over a new address space; randomised layout unless no_aslr. May wait.
@@ -111,6 +113,9 @@ int mm_msync(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, int
 int mm_mlock(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, int flags, bool lock);
 int mm_mlockall(struct mm *mm, struct pf_ctx *ctx, int flags, bool lock);
 int mm_mincore(struct mm *mm, uint64_t addr, uint64_t len, unsigned char *vec);
+// For pf_hooks.patch_area. Never waits. The guest can neither see nor unmap what this reserves.
+uint64_t mm_patch_area(struct pf_as *as, uint64_t site, uint64_t len);
+bool mm_patch_overlap(const struct mm *mm, uint64_t start, uint64_t end);
 uint64_t mm_brk(struct mm *mm, struct pf_ctx *ctx, uint64_t brk); // brk(2): the new (or old) break
 // After PF_EV_OPS_FAILED: brings the tree in line with what the host did. Returns the errno for the guest.
 int mm_op_failed(struct mm *mm, uint64_t addr, uint64_t len, int error);
@@ -127,7 +132,8 @@ struct vma_info {
 	unsigned vm_flags; // MM_VM_*
 };
 enum { MM_VM_LOCKED = 1, MM_VM_DONTFORK = 2, MM_VM_WIPEONFORK = 4, MM_VM_DONTDUMP = 8, MM_VM_HUGEPAGE = 16, MM_VM_NOHUGEPAGE = 32, MM_VM_NORESERVE = 64, MM_VM_MERGEABLE = 128,
-       MM_VM_ACCOUNT = 256 /* private and was writable once: not merged with what never was, as in the host */ };
+       MM_VM_ACCOUNT = 256 /* private and was writable once: not merged with what never was, as in the host */,
+       MM_VM_PATCH = 512 /* mm_patch_area()'s; the guest does not see it */ };
 // The first VMA that ends above addr; false: none.
 bool mm_next_vma(struct mm *mm, uint64_t addr, struct vma_info *ret);
 // 0; -EINVAL (bad name, unaligned), -EBADF (a file's mapping), -ENOMEM (hole). name NULL: none any more.

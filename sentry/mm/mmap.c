@@ -90,6 +90,8 @@ static int64_t choose_addr(const struct mm *mm, const struct map_req *q)
 			return -ENOMEM;
 		if (addr < PF_GUEST_MIN)
 			return -EPERM;
+		if (mm_patch_overlap(mm, addr, addr + q->len))
+			return -ENOMEM;
 		if ((q->flags & MAP_FIXED_NOREPLACE) && vma_overlap(mm, addr, addr + q->len))
 			return -EEXIST;
 		return (int64_t)addr;
@@ -259,6 +261,8 @@ int mm_unmap_locked(struct mm *mm, struct pf_ctx *ctx, uint64_t start, uint64_t 
 
 	if (!v)
 		return 0;
+	if (mm_patch_overlap(mm, start, end))
+		return -ENOMEM;
 	if (v->start < start && v->end > end && mm->map_count >= MM_MAX_MAPS)
 		return -ENOMEM;
 	r = vma_clear(mm, start, end, dead);

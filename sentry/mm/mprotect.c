@@ -91,6 +91,8 @@ int mm_mprotect(struct mm *mm, struct pf_ctx *ctx, uint64_t addr, uint64_t len, 
 		return -EINVAL;
 	if (!mm_range_ok(addr, len))
 		return -ENOMEM;
+	if (mm_patch_overlap(mm, addr, addr + len))
+		return -ENOMEM;
 	klock_lock(&mm->lock);
 	r = protect_locked(mm, ctx, addr, addr + len, prot & PROT_RWX, (grows & PROT_GROWSDOWN) != 0);
 	klock_unlock(&mm->lock);

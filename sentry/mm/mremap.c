@@ -39,7 +39,7 @@ static int remap_vma(struct mm *mm, const struct remap *q, struct vma **ret)
 	uint64_t more = q->new_len > q->old_len ? (q->new_len - q->old_len) >> PAGE_SHIFT : 0, end;
 	uint64_t extra = q->flags & MREMAP_DONTUNMAP ? q->old_len >> PAGE_SHIFT : more;
 
-	if (!v)
+	if (!v || v->vm_flags & MM_VM_PATCH)
 		return -EFAULT;
 	if (q->old_len == 0 && !vma_shared(v))
 		return -EINVAL;
