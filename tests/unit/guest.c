@@ -368,7 +368,7 @@ static void report_live(const char *name, uint32_t live, void *arg)
 
 int guest_run(uint64_t seed, guest_fn main, void *arg)
 {
-	struct pf_config pc = {.hooks = {sched_ctx_event, sched_ctx_wait}, .zygote_sock = -1, .host_cpus = 2};
+	struct pf_config pc = {.hooks = {.event = sched_ctx_event, .wait = sched_ctx_wait}, .zygote_sock = -1, .host_cpus = 2};
 	struct sched_config sc = {.virtual_clock = true, .seed = seed};
 	uint32_t live = 0;
 	int r;

@@ -422,8 +422,8 @@ static bool parse_size(const char *s, uint64_t total, uint64_t *ret)
 	if (errno)
 		return false;
 	switch (*end) {
-	case 'g': case 'G': shift += 10; // fall through
-	case 'm': case 'M': shift += 10; // fall through
+	case 'g': case 'G': shift += 10; __attribute__((fallthrough));
+	case 'm': case 'M': shift += 10; __attribute__((fallthrough));
 	case 'k': case 'K': shift += 10; end++; break;
 	case '%':
 		if (v > 100 || !total)
