@@ -128,9 +128,11 @@ static int make_config(char **argv, char **ret)
 			 "hostname", host, "process", "terminal", 0, "args", string_list(argv), "env", environment(), "cwd", cwd,
 			 "user", "uid", 0, "gid", 0, "umask", (int)mask, "rlimits", limits(), "capabilities", "bounding", caps,
 			 "effective", caps, "permitted", caps, "root", "path", do_root, "readonly", 0, "mounts", m);
+	json_decref(caps); // the document has its own
 	if (!root)
 		return cli_fail("a word of the command is not valid UTF-8");
 	*ret = json_dumps(root, JSON_COMPACT);
+	json_decref(root);
 	return *ret ? 0 : cli_fail("out of memory");
 }
 

@@ -200,7 +200,8 @@ _Noreturn static void gofer_child(struct launch *l)
 	jail_rlimit(RLIMIT_NOFILE, MAX_FILES);
 	jail_rlimit(RLIMIT_CORE, 0);
 	exe = jail_place_fds(all, ARRAY_SIZE(fds) + l->ntrees, l->exe);
-	jail_empty_root();
+	if (!BOOT_SANITIZED)
+		jail_empty_root();
 	jail_set_caps(GOFER_CAPS, false);
 	jail_exec(exe, (char *const[]){(char *)BOOT_GOFER_NAME, id, ro, (char *)(log >= 0 ? "log" : "nolog"), NULL});
 }
@@ -390,6 +391,7 @@ int launch_gofer_main(int argc, char **argv)
 	for (unsigned i = 0; i < cfg.ntrees; i++)
 		trees[i] = (struct gofer_tree){.root_fd = GOFER_FD_LOG + 1 + i, .read_only = argv[2][i] != 'w'};
 	cfg.trees = trees;
+	cfg.no_filter = BOOT_SANITIZED;
 	// Polls for the next request for about as long as a wake-up takes, unless a core is needed for that.
 	cfg.spin_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? GOFER_SPIN_NS : 0;
 	return gofer_main(&cfg);

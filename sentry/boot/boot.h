@@ -4,11 +4,19 @@
 // read-only root, uid nobody, the descriptors below and no other. boot_main() then runs in it:
 // starts the zygote, gives up what is left (capabilities, limits, seccomp), and runs the kernel.
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 #define BOOT_SENTRY_NAME "runsc-sentry"
 #define BOOT_GOFER_NAME "runsc-gofer"
 #define BOOT_NOBODY 65534u
+// Sanitizer builds are linked dynamically and their run-time asks the host for much that the filters
+// forbid: they test the rest, without filters and with the host's files in sight.
+#ifdef __SANITIZE_ADDRESS__
+#define BOOT_SANITIZED true
+#else
+#define BOOT_SANITIZED false
+#endif
 
 // The descriptors that the sentry starts with, after the container's 0, 1 and 2.
 enum {
