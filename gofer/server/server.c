@@ -11,6 +11,7 @@
 #include "platform/base/fdpass.h"
 #include "platform/base/log.h"
 
+#define PREEMPTED_NS 20000 // no poll takes that long
 #define FDS_RESERVE 128 // descriptors kept free of the directory cache: roots, files under way
 
 char tx_buf[GP_MSG_MAX] __attribute__((aligned(8)));
@@ -95,29 +96,37 @@ static uint64_t now_ns(void)
 }
 
 // The next request. Polls for it a while first, since waking a process costs more than serving one does;
-// but only while that pays, as the last times have shown.
+// but only while that pays, as the last times have shown, and while a core is idle for it: having been
+// preempted between two polls tells that somebody else needs it.
 static ssize_t next_request(uint32_t spin_ns)
 {
 	static int credit = 8;
 	static unsigned unspun;
-	bool spin = spin_ns && (credit > 0 || ++unspun % 8 == 0);
-	uint64_t until = spin ? now_ns() + spin_ns : 0;
+	bool poll = spin_ns && (credit > 0 || ++unspun % 16 == 0), preempted = false;
+	uint64_t now = poll ? now_ns() : 0, until = now + spin_ns;
 	ssize_t n;
 
 	for (;;) {
-		bool poll = until && now_ns() < until;
-
 		n = recv(GOFER_FD_SOCK, rx_buf, sizeof(rx_buf), MSG_TRUNC | (poll ? MSG_DONTWAIT : 0));
 		if (n >= 0) {
-			if (spin)
-				credit = poll ? MIN(credit + 2, 16) : MAX(credit - 1, -16);
-			return n;
+			if (poll)
+				credit = MIN(credit + 2, 16);
+			break;
 		}
 		if (errno != EINTR && errno != EAGAIN)
 			return -errno;
-		if (poll)
+		if (poll) {
+			uint64_t before = now;
+
+			now = now_ns();
+			preempted |= now - before > PREEMPTED_NS;
+			poll = now < until && !preempted;
+			if (!poll)
+				credit = MAX(credit - (preempted ? 8 : 1), -16);
 			__builtin_ia32_pause();
+		}
 	}
+	return n;
 }
 
 // Moves fd to the number the filter knows; whatever was there moves out of the way.

@@ -10,6 +10,7 @@
 #define SLOTS 64u                  // requests in flight
 #define ANSWER_MAX (64UL << 20)    // bytes of one answer, all chunks
 #define FORGET_ROOM 8192u
+#define PREEMPTED_NS 20000         // a few polls never take that long
 
 struct gofer_conn {
 	refcount_t refs;
@@ -190,24 +191,28 @@ static int send_call(struct gofer_conn *conn, struct call *c)
 }
 
 // Polls for the answer while it is likely to come before a sleep and the wake-ups would be over. What
-// polling has brought lately decides: the gofer may have no core to run on.
+// polling has brought lately decides; a poll that takes very long was preempted, so the core is wanted.
 static void spin_for(struct gofer_conn *conn, struct call *c)
 {
-	nsec_t end;
+	nsec_t now, before, end;
+	bool preempted = false;
 
-	if (!conn->spin_ns || (conn->spin_credit <= 0 && ++conn->unspun % 8))
+	if (!conn->spin_ns || (conn->spin_credit <= 0 && ++conn->unspun % 16))
 		return;
-	end = sched_now() + conn->spin_ns;
+	now = sched_now();
+	end = now + conn->spin_ns;
 	do {
-		for (int i = 0; i < 8 && !c->done; i++) {
-			sched_yield_cpu();
+		sched_yield_cpu();
+		before = sched_now();
+		for (int i = 0; i < 4 && !c->done; i++)
 			conn_pump(conn, false);
-		}
-	} while (!c->done && sched_now() < end);
-	if (c->done)
+		now = sched_now();
+		preempted = now - before > PREEMPTED_NS;
+	} while (!c->done && !preempted && now < end);
+	if (c->done && !preempted)
 		conn->spin_credit = MIN(conn->spin_credit + 2, 16);
 	else
-		conn->spin_credit = MAX(conn->spin_credit - 1, -16);
+		conn->spin_credit = MAX(conn->spin_credit - (preempted ? 8 : 1), -16);
 }
 
 int call_run(struct gofer_conn *conn, struct call *c)
