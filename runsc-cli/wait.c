@@ -82,11 +82,23 @@ static void on_signal(struct waiting *w, int fd)
 	}
 }
 
-static void reap(pid_t pid)
+// Ends pid if it has not ended by itself; its wait status.
+static int reap(pid_t pid)
 {
-	kill(pid, SIGKILL);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+	siginfo_t si = {0};
+	int status = 0;
+
+	if (waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT) || si.si_pid != pid)
+		kill(pid, SIGKILL);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	return status;
+}
+
+// How a process that should have gone on came to its end, for a person to read.
+static const char *end_of(int status)
+{
+	return WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : WEXITSTATUS(status) ? "it gave up" : "it ended early";
 }
 
 // What a child that failed before it became the sentry or the gofer had to say.
@@ -105,7 +117,9 @@ static bool tell_child_error(struct waiting *w)
 int launch_wait(struct sandbox *sb, int signal_fd, const struct launch_events *ev)
 {
 	struct waiting w = {.sb = sb, .ev = ev, .status = EXIT_OWN, .ctl_open = true};
-	bool ended = false;
+	bool ended = false, sentry_first;
+	siginfo_t si = {0};
+	int sentry, gofer;
 
 	while (!ended && !w.known) {
 		struct pollfd p[] = {{w.ctl_open ? sb->ctl : -1, POLLIN, 0}, {sb->sentry_pidfd, POLLIN, 0},
@@ -120,14 +134,17 @@ int launch_wait(struct sandbox *sb, int signal_fd, const struct launch_events *e
 		else // what it said last comes before its end
 			ended = p[1].revents || p[2].revents;
 	}
+	// poll() looks at one descriptor after the other: a status may have come just behind its back.
+	for (int i = 0; i < 4 && w.ctl_open && !w.known; i++)
+		on_ctl(&w);
 	// Both are killed at once; the end of the sentry's pid namespace takes the stubs along.
-	kill(sb->gofer, SIGKILL);
-	reap(sb->sentry);
-	reap(sb->gofer);
+	sentry_first = waitid(P_PID, sb->sentry, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid == sb->sentry;
+	sentry = reap(sb->sentry);
+	gofer = reap(sb->gofer);
 	if (!w.known)
 		w.status = tell_child_error(&w) ? EXIT_OWN : 137;
 	if (!w.known && w.status == 137)
-		(void)cli_fail("the sandbox was killed");
+		(void)cli_fail("the sandbox was killed (%s: %s)", sentry_first ? "sentry" : "gofer", end_of(sentry_first ? sentry : gofer));
 	int fds[] = {sb->ctl, sb->err_pipe, sb->sentry_pidfd, sb->gofer_pidfd};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
