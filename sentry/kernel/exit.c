@@ -3,6 +3,7 @@
 
 #include <linux/futex.h>
 #include <signal.h>
+#include <sys/mman.h>
 
 #include "sentry/kernel/sigmask.h"
 
@@ -69,15 +70,30 @@ static bool release_robust_list(struct task *t)
 	return true;
 }
 
+// Memory of ours that other processes see.
+static bool has_shared_memory(struct mm *mm)
+{
+	struct vma_info v;
+
+	for (uint64_t at = 0; mm_next_vma(mm, at, &v); at = v.end)
+		if (v.flags & MAP_SHARED)
+			return true;
+	return false;
+}
+
 // What the image is owed before the thread leaves it, by exit or by exec. May wait.
 void task_leave_image(struct task *t)
 {
 	uint32_t zero = 0;
 
-	if (t->robust_list && release_robust_list(t) && ref_read(&t->mm->users) == 1)
-		pf_flush(t->ctx); // the address space goes with the thread, shared memory does not
+	bool alone = ref_read(&t->mm->users) == 1;
+
+	// The last one out of an address space leaves locks behind in shared memory only, and before the
+	// address space goes.
+	if (t->robust_list && (!alone || has_shared_memory(t->mm)) && release_robust_list(t) && alone)
+		pf_flush(t->ctx);
 	t->robust_list = 0;
-	if (t->clear_child_tid && ref_read(&t->mm->users) > 1)
+	if (t->clear_child_tid && !alone)
 		if (copy_out(GADDR(t->clear_child_tid), &zero, sizeof(zero)) == 0)
 			pf_futex_wake(t->ctx, t->clear_child_tid, 1, true);
 	t->clear_child_tid = 0;
@@ -121,11 +137,13 @@ void task_drop_mm(struct task *t, bool last)
 {
 	struct pf_ctx *ctx = t->ctx;
 	struct mm *mm = t->mm;
-	uint64_t ctx_ns = pf_ctx_cpu_ns(ctx);
+	uint64_t ns;
 
-	t->cpu_ns_done += ctx_ns;
-	if (last)
-		t->tg->cpu_base_ns += ref_read(&mm->users) == 1 ? pf_as_cpu_ns(mm->as) : ctx_ns;
+	if (last) {
+		ns = ref_read(&mm->users) == 1 ? pf_as_cpu_ns(mm->as) : pf_ctx_cpu_ns(ctx);
+		t->cpu_ns_done += ns;
+		t->tg->cpu_base_ns += ns;
+	}
 	t->mm = NULL;
 	task_set_ctx(t, NULL);
 	pf_ctx_exit(ctx);

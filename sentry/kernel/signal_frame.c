@@ -273,9 +273,24 @@ int signal_frame_push(struct task *t, const struct ksiginfo *info, const struct 
 
 // --- popping ------------------------------------------------------------------------------------
 
+// What was read in one go: the frame, and mostly what lies above it.
+struct popped {
+	uint64_t base;
+	size_t len;
+	uint8_t *buf;
+};
+
+static int pop_bytes(const struct popped *p, void *dst, uint64_t addr, size_t n)
+{
+	if (addr < p->base || addr - p->base > p->len || p->len - (addr - p->base) < n)
+		return copy_in(dst, GADDR(addr), n);
+	memcpy(dst, p->buf + (addr - p->base), n);
+	return 0;
+}
+
 // Reads back the vector state at addr. A frame that holds only the legacy part (no magic) gives
 // x87 and SSE, the rest is reset.
-static int pop_fp(struct task *t, uint64_t addr)
+static int pop_fp(struct task *t, const struct popped *p, uint64_t addr)
 {
 	size_t size = pf_fp_size(kernel_pf);
 	struct sw_reserved sw;
@@ -290,7 +305,7 @@ static int pop_fp(struct task *t, uint64_t addr)
 	buf = arena_alloc(size + sizeof(magic2));
 	if (!buf)
 		return -ENOMEM;
-	if (copy_in(buf, GADDR(addr), size + sizeof(magic2)) < 0 && copy_in(buf, GADDR(addr), FXSAVE_SIZE) < 0)
+	if (pop_bytes(p, buf, addr, size + sizeof(magic2)) < 0 && pop_bytes(p, buf, addr, FXSAVE_SIZE) < 0)
 		return -EFAULT;
 	memcpy(&sw, buf + SW_RESERVED_OFF, sizeof(sw));
 	memcpy(&magic2, buf + size, sizeof(magic2));
@@ -338,14 +353,22 @@ int64_t signal_frame_pop(struct task *t)
 {
 	struct abi_regs regs;
 	struct sigframe f;
+	struct popped p;
+	size_t want = sizeof(f) + 80 + pf_fp_size(kernel_pf) + 4; // as place_frame() laid them out
 	int r;
 
 	pf_get_regs(t->ctx, &regs);
-	if (copy_in(&f, GADDR(regs.rsp - 8), sizeof(f)) < 0)
+	p.base = regs.rsp - 8;
+	p.buf = arena_alloc(want);
+	if (!p.buf)
 		return -EFAULT;
+	p.len = copy_in_some(p.buf, GADDR(p.base), want);
+	if (p.len < sizeof(f))
+		return -EFAULT;
+	memcpy(&f, p.buf, sizeof(f));
 	signal_set_blocked(t, f.mask);
 	restore_context(&f.mc, f.uc_flags, &regs);
-	r = pop_fp(t, f.mc.fpstate);
+	r = pop_fp(t, &p, f.mc.fpstate);
 	if (r < 0)
 		return -EFAULT;
 	if (regs.rip >= PF_GUEST_TOP && !kernel_in_vdso(regs.rip))

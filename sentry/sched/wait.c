@@ -1,4 +1,5 @@
 // Wait queues, sleeping, the sleeping lock.
+#include "platform/platform.h"
 #include "sentry/sched/internal.h"
 
 void waitq_init(struct waitq *wq)
@@ -111,6 +112,8 @@ static int sleep_current(enum wait_mode mode, nsec_t deadline)
 		ktimer_init(&st.timer, sleep_timer_fire);
 		timer_arm_sleep(&st.timer, deadline);
 	}
+	if (t->ctx && !pf_in_guest(t->ctx))
+		pf_will_block(t->ctx);
 	t->woken = false;
 	t->sleeping = true;
 	t->sleep_mode = mode;
