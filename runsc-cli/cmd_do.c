@@ -11,6 +11,7 @@
 #include "runsc-cli/bundle.h"
 #include "runsc-cli/cli.h"
 #include "runsc-cli/launch.h"
+#include "runsc-cli/terminal.h"
 
 extern char **environ;
 
@@ -125,7 +126,7 @@ static int make_config(char **argv, char **ret)
 		return r;
 	caps = all_caps();
 	root = json_pack("{s:s, s:s, s:{s:b,s:o,s:o,s:s,s:{s:i,s:i,s:i},s:o,s:{s:O,s:O,s:O}}, s:{s:s,s:b}, s:o}", "ociVersion", OCI_VERSION,
-			 "hostname", host, "process", "terminal", 0, "args", string_list(argv), "env", environment(), "cwd", cwd,
+			 "hostname", host, "process", "terminal", isatty(0) && isatty(1) && isatty(2), "args", string_list(argv), "env", environment(), "cwd", cwd,
 			 "user", "uid", 0, "gid", 0, "umask", (int)mask, "rlimits", limits(), "capabilities", "bounding", caps,
 			 "effective", caps, "permitted", caps, "root", "path", do_root, "readonly", 0, "mounts", m);
 	json_decref(caps); // the document has its own
@@ -168,9 +169,12 @@ static int do_run(int argc, char **argv)
 				 .config_len = b.config_len, .stdio = {0, 1, 2}, .err_fd = 2, .listen_fd = -1, .plain_first = true};
 
 	sigs = launch_signalfd();
-	r = launch_start(&cfg, &sb);
+	r = b.spec->terminal ? terminal_borrow(cfg.stdio) : 0;
+	if (!r)
+		r = launch_start(&cfg, &sb);
 	if (!r)
 		r = launch_wait(&sb, sigs, NULL);
+	terminal_give_back();
 	bundle_free(&b);
 	return r;
 }

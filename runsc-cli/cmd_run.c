@@ -13,6 +13,7 @@
 #include "runsc-cli/cli.h"
 #include "runsc-cli/launch.h"
 #include "runsc-cli/state.h"
+#include "runsc-cli/terminal.h"
 #include "sentry/boot/boot.h"
 
 static const char *opt_bundle = ".", *opt_pid_file;
@@ -150,6 +151,10 @@ _Noreturn static void anchor(struct run *r, const char *command, bool wait_start
 
 static int run_detached(struct run *r, const char *command, bool wait_start)
 {
+	if (r->b.spec->terminal) {
+		state_remove(&r->dir);
+		return cli_fail("process.terminal: a detached container cannot have this terminal (--console-socket is to come)");
+	}
 	unsigned char c = EXIT_OWN;
 	int p[2];
 	pid_t pid;
@@ -178,16 +183,18 @@ static int run_detached(struct run *r, const char *command, bool wait_start)
 
 static int run_attached(struct run *r)
 {
-	static const int stdio[3] = {0, 1, 2};
-	int sigs = launch_signalfd(), status;
+	int stdio[3] = {0, 1, 2}, sigs = launch_signalfd(), status;
 
 	r->st.pid = getpid();
 	r->st.attached = true;
 	status = state_write(&r->dir, &r->st);
 	if (!status)
 		status = write_pid_file(getpid());
+	if (!status && r->b.spec->terminal)
+		status = terminal_borrow(stdio);
 	if (!status)
 		status = live(r, "run", stdio, false, sigs);
+	terminal_give_back();
 	state_remove(&r->dir);
 	return status;
 }

@@ -12,6 +12,7 @@
 #include "platform/base/base.h"
 #include "platform/base/log.h"
 #include "sentry/boot/internal.h"
+#include "sentry/fs/devpts/tty.h"
 #include "sentry/kernel/task.h"
 #include "sentry/sched/sched.h"
 
@@ -72,6 +73,10 @@ static int do_signal(int sig, int pid)
 
 	if (sig < 1 || sig > KNSIG)
 		return EINVAL;
+	if (sig == SIGWINCH && !pid && tty_console) { // the command's terminal, which is the console's host side
+		tty_console_winsize();
+		return 0;
+	}
 	if (pid == -1) {
 		kernel_each_process(kill_one, &sig);
 		return 0;

@@ -81,7 +81,7 @@ static int populate_dev(bool console)
 // File systems without which a container does very well.
 static bool optional_type(const char *type)
 {
-	return strcmp(type, "proc") == 0 || strcmp(type, "devpts") == 0 || strcmp(type, "sysfs") == 0 || strcmp(type, "cgroup") == 0 || strcmp(type, "cgroup2") == 0 || strcmp(type, "mqueue") == 0;
+	return strcmp(type, "cgroup") == 0 || strcmp(type, "cgroup2") == 0 || strcmp(type, "mqueue") == 0;
 }
 
 static int one_mount(const struct boot_doc *d, unsigned i, struct gofer_conn *conn, struct fs_struct *fs)

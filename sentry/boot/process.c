@@ -10,6 +10,7 @@
 #include "platform/base/log.h"
 #include "platform/base/slab.h"
 #include "sentry/boot/internal.h"
+#include "sentry/fs/devpts/tty.h"
 #include "sentry/fs/hostfd/hostfd.h"
 #include "sentry/kernel/task.h"
 
@@ -84,6 +85,31 @@ static int open_stdio(const struct spec *s)
 	return 0;
 }
 
+// The container's terminal on all three: the host's is descriptor 0, opened for this sandbox alone.
+static int open_terminal(const struct spec *s, struct tty **ret_tty)
+{
+	struct file *f;
+	char path[32];
+	int r = tty_console_new(0, ret_tty);
+
+	if (r < 0) {
+		control_fail(128, "process.terminal: %s", strerror(-r));
+		return 128;
+	}
+	(*ret_tty)->uid = s->user.uid;
+	snprintf(path, sizeof(path), "/dev/pts/%d", (*ret_tty)->index);
+	r = vfs_openat(AT_FDCWD, path, O_RDWR | O_NOCTTY, 0, 0, &f);
+	if (r < 0)
+		r = vfs_openat(AT_FDCWD, "/dev/console", O_RDWR | O_NOCTTY, 0, 0, &f);
+	for (int fd = 0; fd < 3 && r >= 0; fd++)
+		r = fd_install_from(fd < 2 ? file_get(f) : f, fd, 0);
+	if (r < 0) {
+		control_fail(128, "process.terminal: neither %s nor /dev/console: %s", path, strerror(-r));
+		return 128;
+	}
+	return 0;
+}
+
 static void on_exit_of_first(struct thread_group *tg, void *arg)
 {
 	control_guest_ended(tg->exit_code);
@@ -114,6 +140,7 @@ int boot_process_start(const struct boot_doc *d, struct fs_struct *fs)
 	struct uts_ns *uts = uts_ns_new(s->hostname[0] ? s->hostname : "runsc", s->domainname[0] ? s->domainname : "(none)");
 	struct cred *cred = make_cred(s);
 	struct thread_group *tg;
+	struct tty *tty = NULL;
 	struct rlimits rlim;
 	int r;
 
@@ -123,19 +150,23 @@ int boot_process_start(const struct boot_doc *d, struct fs_struct *fs)
 		return 128;
 	}
 	make_rlimits(d, &rlim);
-	r = open_stdio(s);
+	r = s->terminal ? open_terminal(s, &tty) : open_stdio(s);
 	if (r)
 		return r;
 	fs->umask = s->user.umask;
 	struct boot_process bp = {
 		.argv = (const char *const *)s->args.v, .envp = (const char *const *)s->env.v, .cwd = s->cwd, .cred = cred, .rlim = &rlim,
-		.fs = fs, .files = self->files, .uts = uts, .no_new_privs = s->no_new_privs, .on_exit = on_exit_of_first};
+		.fs = fs, .files = self->files, .uts = uts, .tty = tty, .no_new_privs = s->no_new_privs, .on_exit = on_exit_of_first};
 
 	r = kernel_start_process(&bp, &tg);
 	cred_put(cred);
 	if (r < 0)
 		return fail(s, r);
 	tg->oom_score_adj = s->oom_score_adj;
+	if (tty && !tty->session) { // it leads the session whose terminal this is
+		tty->session = pid_get(tg->session);
+		tty->pgrp = pid_get(tg->pgrp);
+	}
 	fd_table_put(self->files);
 	self->files = NULL;
 	return 0;
