@@ -124,7 +124,7 @@ int main(void)
 	CHECK_ERR("timerfd.bad_flags", timerfd_create(CLOCK_MONOTONIC, 0x1), EINVAL);
 	struct timeval tv;
 	CHECK("gettimeofday", gettimeofday(&tv, NULL) == 0 && tv.tv_sec > 1500000000);
-	CHECK("time", time(NULL) >= tv.tv_sec);
+	CHECK("time", time(NULL) >= tv.tv_sec - 1);
 	clockid_t c;
 	CHECK("clock_getcpuclockid", clock_getcpuclockid(getpid(), &c) == 0 && clock_gettime(c, &ts) == 0);
 	CHECK("pthread_getcpuclockid", pthread_getcpuclockid(pthread_self(), &c) == 0 && clock_gettime(c, &ts) == 0);
