@@ -11,8 +11,17 @@
 #include "sentry/fs/sys/sysfs.h"
 #include "sentry/fs/timerfd/timerfd.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
+#include "sentry/kernel/sysinfo.h"
 #include "sentry/syscalls/sys_socket.h"
 #include "sentry/vfs/vfs.h"
+
+static uint64_t memory_total(void)
+{
+	struct kernel_memory m;
+
+	kernel_memory_get(&m);
+	return m.total;
+}
 
 int boot_register_all(const struct boot_doc *d)
 {
@@ -30,6 +39,7 @@ int boot_register_all(const struct boot_doc *d)
 	r = dev_init();
 	if (r < 0)
 		return r;
+	tmpfs_memory_total = memory_total;
 	fs_register(&tmpfs_type);
 	fs_register(&overlay_fs_type);
 	return 0;

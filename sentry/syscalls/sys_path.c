@@ -329,6 +329,28 @@ SYSCALL(umount2)
 	return err;
 }
 
+struct each_fs {
+	void (*fn)(struct fs_struct *fs, void *arg);
+	void *arg;
+};
+
+static void process_fs(struct thread_group *tg, void *arg)
+{
+	const struct each_fs *e = arg;
+	struct task *other;
+
+	TAILQ_FOREACH(other, &tg->threads, tg_link)
+		if (other->vt.fs)
+			e->fn(other->vt.fs, e->arg);
+}
+
+static void each_fs(void (*fn)(struct fs_struct *fs, void *arg), void *arg)
+{
+	struct each_fs e = {fn, arg};
+
+	kernel_each_process(process_fs, &e);
+}
+
 SYSCALL(pivot_root)
 {
 	struct path new_root, put_old;
@@ -341,6 +363,7 @@ SYSCALL(pivot_root)
 		return err;
 	err = fs_user_path(AT_FDCWD, GADDR(a[1]), 0, true, &put_old);
 	if (!err) {
+		vfs_for_each_fs = each_fs; // whoever stands in the old root moves to the new one
 		err = vfs_pivot_root(&new_root, &put_old);
 		path_put(&put_old);
 	}

@@ -143,7 +143,7 @@ static int statx_out(const struct path *p, struct gaddr to)
 	if (!i->btime.sec)
 		sx.stx_mask &= ~STATX_BTIME;
 	if (p->mnt) {
-		// The mount's id follows stx_dio_*: not in every libc's struct yet.
+		// stx_mnt_id, by its place: not every libc's struct has it by name.
 		const uint64_t id = (uint64_t)p->mnt->id;
 
 		memcpy((char *)&sx + 0x90, &id, sizeof(id));

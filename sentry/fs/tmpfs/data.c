@@ -305,7 +305,7 @@ static int to_memfd(struct tinode *t)
 		return 0;
 	fd = memfd_create("tmpfs", MFD_CLOEXEC);
 	if (fd < 0)
-		return errno == EMFILE ? -ENFILE : -errno;
+		return errno == EMFILE || errno == ENFILE ? -ENFILE : -errno;
 	if (ftruncate(fd, (off_t)t->inode.size) < 0)
 		err = -errno;
 	for (uint64_t off = 0; !err && off < (uint64_t)f->nchunks * CHUNK_SIZE;) {
@@ -419,7 +419,7 @@ static ssize_t write_locked(struct tinode *t, struct uio *u, uint64_t off)
 	if (t->file.memfd < 0 && end > KERNEL_MAX) {
 		int err = to_memfd(t);
 
-		if (err)
+		if (err && (err != -ENFILE || end > KERNEL_HARD_MAX))
 			return err;
 	}
 	if (t->file.memfd < 0) {
@@ -596,9 +596,10 @@ static int fallocate_locked(struct tinode *t, int mode, uint64_t off, uint64_t l
 		if (t->fs->max_pages && (len >> PAGE_SHIFT) > t->fs->max_pages)
 			return -ENOSPC;
 		err = to_memfd(t);
-		if (err)
+		if (err && (err != -ENFILE || end > KERNEL_HARD_MAX))
 			return err;
 	}
+	err = 0;
 	if (t->file.memfd >= 0) {
 		// shmem knows no ZERO_RANGE: a hole that is then filled is the same.
 		if (mode & FALLOC_FL_ZERO_RANGE)

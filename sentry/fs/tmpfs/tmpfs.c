@@ -408,6 +408,13 @@ static int tmpfs_show_options(struct super_block *sb, char *buf, size_t size)
 	return 0;
 }
 
+uint64_t (*tmpfs_memory_total)(void);
+
+static uint64_t memory_total(void)
+{
+	return tmpfs_memory_total ? tmpfs_memory_total() : (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_SIZE;
+}
+
 // "123", "64k", "1m", "50%" (of what the sandbox has).
 static bool parse_size(const char *s, uint64_t total, uint64_t *ret)
 {
@@ -455,10 +462,8 @@ static bool parse_u32(const char *s, int base, uint32_t max, uint32_t *ret)
 
 static bool parse_option(struct tmpfs_limits *lim, const char *key, const char *val)
 {
-	uint64_t total = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_SIZE;
-
 	if (strcmp(key, "size") == 0)
-		return parse_size(val, total, &lim->max_bytes);
+		return parse_size(val, memory_total(), &lim->max_bytes);
 	if (strcmp(key, "nr_blocks") == 0) {
 		if (!parse_size(val, 0, &lim->max_bytes) || lim->max_bytes >> 52)
 			return false;
@@ -554,7 +559,7 @@ int tmpfs_new_sb(const struct tmpfs_limits *lim, struct super_block **ret)
 
 static int tmpfs_mount(const struct fs_type *type, const struct mount_opts *o, struct super_block **ret)
 {
-	uint64_t total = (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_SIZE;
+	uint64_t total = memory_total();
 	struct tmpfs_limits lim = {.max_bytes = total / 2, .max_inodes = total / 2 / PAGE_SIZE, .mode = 01777};
 	struct vfs_task *self = vfs_self();
 	int err;

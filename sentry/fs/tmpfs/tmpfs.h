@@ -13,6 +13,8 @@ struct tmpfs_limits {
 // A super block that is not mounted yet; refs = 1. name: for /proc/mounts. -ENOMEM.
 int tmpfs_new_sb(const struct tmpfs_limits *lim, struct super_block **ret);
 extern struct fs_type tmpfs_type; // boot: fs_register(&tmpfs_type)
+// How much memory the sandbox has, in bytes: half of it is the default size. Boot's; NULL: the host's.
+extern uint64_t (*tmpfs_memory_total)(void);
 
 // memfd_create(2): name as the guest gave it (bounded by the caller), flags MFD_*. May be sealed.
 int memfd_new(const char *name, unsigned flags, struct file **ret);
