@@ -463,6 +463,76 @@ static void test_layers(void **state)
 	assert_int_equal(fs_live(), 0);
 }
 
+// An overlay that a guest mounts: it can see the upper layer, which must show what was done.
+static void guest_main(void *arg)
+{
+	static const char *const bad[] = {"", "lowerdir=/l1,upperdir=/u", "lowerdir=/l1,what=1", "upperdir=/u,workdir=/w",
+					  "lowerdir=/l1::/l2", "lowerdir=/l1,upperdir=/u,workdir=/u"};
+	struct mount_opts o = {.source = "overlay"};
+	struct super_block *sb;
+	struct path at;
+	char buf[128];
+
+	fs_enter(new_tmpfs(0));
+	for (const char *const *d = (const char *const[]){"/l1", "/l:2", "/u", "/w", "/m", "/l1/d", "/l1/d/e", "/l:2/d", NULL}; *d; d++)
+		assert_int_equal(vfs_mkdir(AT_FDCWD, *d, 0755), 0);
+	fs_put_file("/l1/d/f", "one");
+	fs_put_file("/l1/d/e/x", "x");
+	fs_put_file("/l:2/d/f", "two");
+	fs_put_file("/l:2/d/g", "two g");
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		o.data = bad[i];
+		assert_int_equal(overlay_fs_type.mount(&overlay_fs_type, &o, &sb), -EINVAL);
+	}
+	o.data = "lowerdir=/none";
+	assert_int_equal(overlay_fs_type.mount(&overlay_fs_type, &o, &sb), -ENOENT);
+	o.data = "lowerdir=/l1:/l\\:2,upperdir=/u,workdir=/w,index=off";
+	assert_int_equal(overlay_fs_type.mount(&overlay_fs_type, &o, &sb), 0);
+	assert_int_equal(sb->ops->show_options(sb, buf, sizeof(buf)), 0);
+	assert_string_equal(buf + 1, o.data);
+	assert_int_equal(path_walk(AT_FDCWD, "/m", 0, &at), 0);
+	assert_int_equal(vfs_mount(fs_ns, &at, sb, NULL, 0), 0);
+	sb_put(sb);
+	path_put(&at);
+	fs_check_file("/m/d/f", "one");
+	fs_check_file("/m/d/g", "two g");
+	fs_stat("/u/d", -ENOENT); // cached as missing
+	fs_put_file("/m/d/f", "three");
+	fs_check_file("/u/d/f", "three");
+	fs_stat("/u/d/new", -ENOENT);
+	fs_put_file("/m/d/new", "new");
+	fs_check_file("/u/d/new", "new");
+	rename_to("/m/d/new", "/m/d/newer", 0);
+	fs_stat("/u/d/new", -ENOENT);
+	fs_check_file("/u/d/newer", "new");
+	assert_int_equal(vfs_unlink(AT_FDCWD, "/m/d/newer", false), 0);
+	fs_stat("/u/d/newer", -ENOENT);
+	assert_int_equal(vfs_unlink(AT_FDCWD, "/m/d/g", false), 0);
+	assert_true(S_ISCHR(fs_stat("/u/d/g", 0)->mode)); // a whiteout, as on Linux
+	fs_stat("/u/d/e", -ENOENT);
+	rename_to("/m/d/e", "/m/e2", 0);
+	fs_stat("/u/e2", 0);
+	fs_stat("/u/e2/y", -ENOENT);
+	fs_put_file("/m/e2/y", "y");
+	fs_check_file("/u/e2/y", "y");
+	fs_check_file("/m/e2/x", "x");
+	assert_int_equal(vfs_mkdir(AT_FDCWD, "/m/n", 0755), 0);
+	fs_stat("/u/n/z", -ENOENT);
+	assert_int_equal(vfs_rename(AT_FDCWD, "/m/n", AT_FDCWD, "/m/e2", RENAME_EXCHANGE), 0);
+	fs_put_file("/m/n/z", "z");
+	fs_check_file("/u/n/z", "z");
+	fs_check_file("/u/n/y", "y");
+	fs_stat("/u/e2/y", -ENOENT);
+	fs_leave();
+	sched_stop(0);
+}
+
+static void test_guest(void **state)
+{
+	fs_run(guest_main);
+	assert_int_equal(fs_live(), 0);
+}
+
 // --- against a model ----------------------------------------------------------------------------
 
 // The same random operations on an overlay and on a plain tmpfs that began with the same files must
@@ -828,6 +898,7 @@ int main(void)
 		cmocka_unit_test(test_quota),
 		cmocka_unit_test(test_listing),
 		cmocka_unit_test(test_layers),
+		cmocka_unit_test(test_guest),
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_tasks),
 	};

@@ -207,6 +207,7 @@ static int copy_up_one(struct ovl_inode *oi, bool with_data)
 	const char *name;
 	bool nameless;
 	struct inode *pdir, *made;
+	struct ovl_inode *parent = NULL;
 	struct dentry d = {.refs = REFCOUNT_INIT(1)};
 	struct ktime atime;
 	char buf[256];
@@ -222,6 +223,8 @@ static int copy_up_one(struct ovl_inode *oi, bool with_data)
 	nameless = !oi->parent || !name || (!S_ISDIR(oi->inode.mode) && oi->in_lower_table);
 	pdir = nameless ? os->upper_root : oi->parent->upper;
 	atime = oi->inode.atime;
+	if (!nameless)
+		parent = OI(inode_get(&oi->parent->inode));
 	inode_get(pdir); // oi may lose its name, and its directory, while we wait
 	snprintf(buf, sizeof(buf), "%s", nameless ? "#copy" : name);
 	d.name = buf;
@@ -236,6 +239,13 @@ static int copy_up_one(struct ovl_inode *oi, bool with_data)
 	if (!r) {
 		made->atime = ovl_later(atime, made->atime); // reads before the copy count
 		ovl_set_upper(oi, made);
+	}
+	if (parent) {
+		if (!r && S_ISDIR(oi->inode.mode))
+			ovl_upper_dir(parent, buf, oi);
+		else
+			ovl_upper_forget(parent, buf);
+		inode_put(&parent->inode);
 	}
 	inode_put(pdir);
 	klock_unlock(&oi->copy_lock);

@@ -30,6 +30,9 @@ struct ovl_inode {
 	LIST_ENTRY(ovl_inode) by_upper, by_lower; // files: the table of real inodes
 	bool in_upper_table, in_lower_table;
 	bool pinned;                // a lower file with several names that was copied up: stays until unmount
+	// Directories of an overlay that a guest mounted: the upper directory's own dentry, counted. Others can
+	// reach the upper layer by it, so what we change there must not stay cached.
+	struct dentry *udentry;
 	struct mlist *list;         // directories: the merged listing, NULL: not known
 	uint32_t list_seq;          // counts changes, for whoever builds a list across a wait
 };
@@ -39,6 +42,8 @@ struct ovl_sb {
 	struct super_block *lowers[OVERLAY_MAX_LOWER];
 	struct dentry *lower_roots[OVERLAY_MAX_LOWER];
 	struct inode *upper_root;
+	struct dentry *upper_dentry; // counted; NULL: nobody else can reach the upper layer
+	char *options;               // a guest's mount options, for /proc/mounts
 	unsigned nlowers;
 	LIST_HEAD(, ovl_inode) *upper_table, *lower_table;
 	unsigned bits, count;
@@ -77,6 +82,7 @@ static inline int ovl_upper_child(const struct ovl_inode *dir, const char *name,
 int ovl_iget(struct ovl_sb *os, struct inode *upper, struct inode *lower, struct ovl_inode *parent, const char *name, struct inode **ret);
 int ovl_iget_dir(struct ovl_sb *os, struct inode *upper, struct dentry **dirs, unsigned ndirs, struct ovl_inode *parent, struct inode **ret);
 void ovl_set_upper(struct ovl_inode *oi, struct inode *upper); // copied up: takes over upper
+int ovl_mount_dentries(struct dentry *upper, bool shared, struct dentry *const *lowers, unsigned n, struct super_block **ret);
 int ovl_pin(struct ovl_inode *oi);
 void ovl_unpin(struct ovl_inode *oi);
 void ovl_forget_place(struct ovl_inode *oi); // it has no name to be copied up to any more
@@ -88,7 +94,13 @@ int ovl_lookup(struct inode *dir, const char *name, struct inode **ret);
 void ovl_walk_ahead(struct dentry *d, const char *rest, unsigned open_flags);
 // Whether a lower layer of dir has the name. 1, 0, or -errno. May wait.
 int ovl_name_hides(struct ovl_inode *dir, struct dentry *d);
-char *ovl_redirect_of(const struct dentry *lower); // the path for OVL_REDIRECT; kfree. NULL: no memory
+char *ovl_redirect_of(const struct ovl_sb *os, const struct dentry *lower); // the path for OVL_REDIRECT; kfree. NULL: no memory
+
+// --- reach.c: upper layers that others can reach (all of this is nothing for those that cannot) ---
+int overlay_mount_guest(const struct fs_type *type, const struct mount_opts *o, struct super_block **ret);
+void ovl_upper_forget(struct ovl_inode *dir, const char *name); // the name changed in dir's upper directory
+void ovl_upper_dir(struct ovl_inode *dir, const char *name, struct ovl_inode *oi); // oi is its directory of this name
+void ovl_upper_moved(struct ovl_inode *oi, struct ovl_inode *odir, const char *oname, struct ovl_inode *ndir, const char *nname);
 
 // --- copyup.c ---
 int ovl_copy_up(struct ovl_inode *oi);               // with everything above it. May wait

@@ -56,19 +56,29 @@ int ovl_name_hides(struct ovl_inode *dir, struct dentry *d)
 
 // --- redirects ----------------------------------------------------------------------------------
 
-char *ovl_redirect_of(const struct dentry *lower)
+static bool is_layer_root(const struct ovl_sb *os, const struct dentry *d)
+{
+	if (d == d->parent)
+		return true;
+	for (unsigned i = 0; i < os->nlowers; i++)
+		if (os->lower_roots[i] == d)
+			return true;
+	return false;
+}
+
+char *ovl_redirect_of(const struct ovl_sb *os, const struct dentry *lower)
 {
 	const struct dentry *d;
 	size_t len = 1;
 	char *s;
 
-	for (d = lower; d != d->parent; d = d->parent)
+	for (d = lower; !is_layer_root(os, d); d = d->parent)
 		len += (size_t)d->namelen + 1;
 	s = kalloc(len);
 	if (!s)
 		return NULL;
 	s += --len;
-	for (d = lower; d != d->parent; d = d->parent) {
+	for (d = lower; !is_layer_root(os, d); d = d->parent) {
 		s -= d->namelen;
 		memcpy(s, d->name, d->namelen);
 		*--s = '/';
@@ -228,8 +238,12 @@ int ovl_lookup(struct inode *dir_inode, const char *name, struct inode **ret)
 		stack_drop(&s);
 		return r;
 	}
-	if (s.ndirs || (s.upper && S_ISDIR(s.upper->mode)))
-		return ovl_iget_dir(OSB(dir), s.upper, s.dirs, s.ndirs, dir, ret);
+	if (s.ndirs || (s.upper && S_ISDIR(s.upper->mode))) {
+		r = ovl_iget_dir(OSB(dir), s.upper, s.dirs, s.ndirs, dir, ret);
+		if (!r)
+			ovl_upper_dir(dir, name, OI(*ret));
+		return r;
+	}
 	if (!s.upper && !s.lower)
 		return -ENOENT;
 	return ovl_iget(OSB(dir), s.upper, s.lower, dir, name, ret);

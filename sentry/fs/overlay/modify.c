@@ -120,6 +120,7 @@ static int make_name(struct ovl_inode *dir, struct dentry *d, make_fn fn, void *
 	// The name was free: a lower layer can have it only if a whiteout was in the way.
 	ovl_set_name(d, white ? OVL_NAME_HIDES : OVL_NAME_FREE);
 	ovl_dir_changed(dir);
+	ovl_upper_forget(dir, d->name);
 	*ret_upper = upper;
 	return 0;
 }
@@ -131,8 +132,12 @@ static int make_inode(struct inode *dir, struct dentry *d, make_fn fn, void *arg
 
 	if (r)
 		return r;
-	if (S_ISDIR(upper->mode))
-		return ovl_iget_dir(OSB(OI(dir)), upper, NULL, 0, NULL, ret);
+	if (S_ISDIR(upper->mode)) {
+		r = ovl_iget_dir(OSB(OI(dir)), upper, NULL, 0, NULL, ret);
+		if (!r)
+			ovl_upper_dir(OI(dir), d->name, OI(*ret));
+		return r;
+	}
 	return ovl_iget(OSB(OI(dir)), upper, NULL, OI(dir), NULL, ret);
 }
 
@@ -295,6 +300,7 @@ static int remove_name(struct inode *dir_inode, struct dentry *d)
 		return r;
 	name_lost(oi);
 	ovl_dir_changed(dir);
+	ovl_upper_forget(dir, d->name);
 	return 0;
 }
 
@@ -323,7 +329,7 @@ static int anchor_dir(struct ovl_inode *oi, bool hides)
 		return 0;
 	if (!oi->ndirs)
 		return hides ? ovl_set_private(oi->upper, OVL_OPAQUE, "y", 1) : 0;
-	path = ovl_redirect_of(oi->dirs[0]);
+	path = ovl_redirect_of(OSB(oi), oi->dirs[0]);
 	if (!path)
 		return -ENOMEM;
 	r = ovl_set_private(oi->upper, OVL_REDIRECT, path, strlen(path));
@@ -480,6 +486,9 @@ static int ovl_rename(struct inode *odir, struct dentry *od, struct inode *ndir,
 	ovl_sync_attr(m.oi);
 	ovl_dir_changed(m.odir);
 	ovl_dir_changed(m.ndir);
+	ovl_upper_moved(m.oi, m.odir, od->name, m.ndir, nd->name);
+	if (flags & RENAME_EXCHANGE)
+		ovl_upper_moved(m.vi, m.ndir, nd->name, m.odir, od->name);
 	return 0;
 }
 

@@ -1,4 +1,6 @@
 // Mounting, and the overlay's inodes.
+#include <stdio.h>
+
 #include "sentry/fs/overlay/internal.h"
 
 #define OVERLAYFS_SUPER_MAGIC 0x794c7630
@@ -299,6 +301,8 @@ static void ovl_evict(struct inode *inode)
 		d_put(oi->dirs[i]);
 	if (oi->dirs != &oi->first)
 		kfree(oi->dirs);
+	if (oi->udentry)
+		d_put(oi->udentry);
 	slab_free(&ovl_inode_slab, oi);
 }
 
@@ -328,6 +332,9 @@ static void ovl_put_super(struct super_block *sb)
 	struct ovl_sb *os = (struct ovl_sb *)sb;
 
 	inode_put(os->upper_root);
+	if (os->upper_dentry)
+		d_put(os->upper_dentry);
+	kfree(os->options);
 	for (unsigned i = 0; i < os->nlowers; i++) {
 		if (os->lower_roots[i])
 			d_put(os->lower_roots[i]);
@@ -341,7 +348,18 @@ static void ovl_put_super(struct super_block *sb)
 	slab_free(&ovl_sb_slab, os);
 }
 
+static int ovl_show_options(struct super_block *sb, char *buf, size_t size)
+{
+	const struct ovl_sb *os = (struct ovl_sb *)sb;
+	int n = os->options ? snprintf(buf, size, ",%s", os->options) : 0;
+
+	if (!os->options && size)
+		*buf = 0;
+	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
 static const struct super_ops ovl_super_ops = {
+	.show_options = ovl_show_options,
 	.statfs = ovl_statfs,
 	.evict = ovl_evict,
 	.kill_sb = ovl_kill_sb,
@@ -379,29 +397,35 @@ static int make_root(struct ovl_sb *os)
 	r = ovl_iget_dir(os, os->upper_root, dirs, os->nlowers, NULL, &root);
 	if (r)
 		return r;
+	if (os->upper_dentry)
+		OI(root)->udentry = d_get(os->upper_dentry);
 	os->sb.root = d_root(root);
 	return os->sb.root ? 0 : -ENOMEM;
 }
 
-static int mount_dentries(struct inode *upper, struct dentry *const *lowers, unsigned n, unsigned flags, struct super_block **ret)
+int ovl_mount_dentries(struct dentry *upper, bool shared, struct dentry *const *lowers, unsigned n, struct super_block **ret)
 {
 	struct ovl_sb *os;
 	int r = 0;
 
-	if (n == 0 || n > OVERLAY_MAX_LOWER || (upper && !S_ISDIR(upper->mode)))
+	if (n == 0 || n > OVERLAY_MAX_LOWER)
 		return -EINVAL;
+	if (upper && !S_ISDIR(upper->inode->mode))
+		return -ENOTDIR;
 	for (unsigned i = 0; i < n; i++)
 		if (!lowers[i]->inode || !S_ISDIR(lowers[i]->inode->mode))
 			return -ENOTDIR;
 	os = SLAB_NEW(ovl_sb_slab, struct ovl_sb);
 	if (!os)
 		return -ENOMEM;
-	sb_init(&os->sb, &overlay_fs_type, &ovl_super_ops, SB_CACHE | flags | (upper ? 0 : SB_RDONLY));
+	sb_init(&os->sb, &overlay_fs_type, &ovl_super_ops, SB_CACHE | (upper ? 0 : SB_RDONLY));
 	os->sb.magic = OVERLAYFS_SUPER_MAGIC;
 	if (upper) {
 		os->upper = sb_get(upper->sb);
-		os->upper_root = inode_get(upper);
+		os->upper_root = inode_get(upper->inode);
 		os->sb.maxbytes = upper->sb->maxbytes;
+		if (shared)
+			os->upper_dentry = d_get(upper);
 	}
 	for (; os->nlowers < n; os->nlowers++) {
 		os->lower_roots[os->nlowers] = d_get(lowers[os->nlowers]);
@@ -410,8 +434,8 @@ static int mount_dentries(struct inode *upper, struct dentry *const *lowers, uns
 	os->sb.source = kstrdup("overlay");
 	if (!os->sb.source || !tables_grow(os))
 		r = -ENOMEM;
-	if (!r && upper)
-		r = dress_root(upper, lowers[0]->inode);
+	if (!r && upper && !shared)
+		r = dress_root(upper->inode, lowers[0]->inode);
 	if (!r)
 		r = make_root(os);
 	if (r) {
@@ -430,16 +454,14 @@ int overlay_mount_layers(struct super_block *upper, struct super_block *const *l
 		return -EINVAL;
 	for (unsigned i = 0; i < n; i++)
 		roots[i] = lowers[i]->root;
-	return mount_dentries(upper ? upper->root->inode : NULL, roots, n, 0, ret);
+	return ovl_mount_dentries(upper ? upper->root : NULL, false, roots, n, ret);
 }
 
 static int ovl_mount(const struct fs_type *type, const struct mount_opts *o, struct super_block **ret)
 {
 	const struct overlay_mount *m = o->internal;
 
-	if (!m)
-		return -EOPNOTSUPP;
-	return overlay_mount_layers(m->upper, m->lowers, m->n, ret);
+	return m ? overlay_mount_layers(m->upper, m->lowers, m->n, ret) : overlay_mount_guest(type, o, ret);
 }
 
-struct fs_type overlay_fs_type = {.name = "overlay", .flags = FS_NODEV, .mount = ovl_mount};
+struct fs_type overlay_fs_type = {.name = "overlay", .flags = FS_NODEV | FS_GUEST, .mount = ovl_mount};
