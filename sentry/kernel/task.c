@@ -221,8 +221,11 @@ void task_set_identity(struct task *t)
 		.pid = (uint32_t)t->tg->pid->nr, .tid = (uint32_t)t->tid->nr, .uid = t->vt.cred->uid,
 		.euid = t->vt.cred->euid, .gid = t->vt.cred->gid, .egid = t->vt.cred->egid};
 
-	if (t->ctx)
-		pf_set_identity(t->ctx, &id);
+	if (!t->ctx)
+		return;
+	pf_set_identity(t->ctx, &id);
+	// Futexes and what the identity answers need not come here, unless somebody wants to see every call.
+	pf_set_local_calls(t->ctx, !task_syscall_enter && !t->seccomp);
 }
 
 void task_set_comm(struct task *t, const char *comm)
