@@ -538,6 +538,20 @@ static void settle(void)
 		assert_int_equal(pf_poll(pf), 0);
 }
 
+// Where the machine is busy the guest may not have got to its futex yet.
+static void kick_out_of_futex(struct pf_ctx *c)
+{
+	for (int i = 0; i < 1000; i++) {
+		pf_kick(c);
+		on_wait(c);
+		if (c->ev.kind != PF_EV_INTERRUPT)
+			break;
+		pf_resume(c);
+		usleep(1000);
+	}
+	expect_call(&c->ev, SYS_futex);
+}
+
 static void test_futex(void **state)
 {
 	struct pf_ctx *c = RUN(futex), *t;
@@ -551,9 +565,7 @@ static void test_futex(void **state)
 	poke(c->as, DATA, 0);
 	pf_resume(c);
 	settle();
-	pf_kick(c);
-	on_wait(c);
-	expect_call(&c->ev, SYS_futex);
+	kick_out_of_futex(c);
 	// Nothing to do: it waits again, and a wake-up from another thread of the stub ends it.
 	result(c, -EINTR);
 	expect_call(run(c), 1000);
@@ -564,9 +576,7 @@ static void test_futex(void **state)
 	pf_resume(t); // waits on the futex
 	assert_int_equal(pf_flush(c), 0);
 	settle();
-	pf_kick(t);
-	on_wait(t);
-	expect_call(&t->ev, SYS_futex);
+	kick_out_of_futex(t);
 	pf_retry_call(t);
 	pf_resume(t);
 	settle();
@@ -586,16 +596,14 @@ static void test_futex(void **state)
 	pf_resume(c);
 	for (int i = 0; i < 5; i++) {
 		nanosleep(&pause, NULL);
-		pf_kick(c);
-		on_wait(c);
-		expect_call(&c->ev, SYS_futex);
+		kick_out_of_futex(c);
 		pf_retry_call(c);
 		pf_resume(c);
 	}
 	on_wait(c);
 	expect_call(&c->ev, 1000);
 	assert_int_equal(c->ev.sc.args[0], -ETIMEDOUT);
-	assert_true(now_ns() - start >= 60000000 && now_ns() - start < 75000000);
+	assert_true(now_ns() - start >= 60000000 && now_ns() - start < 500000000);
 	end(c);
 }
 
