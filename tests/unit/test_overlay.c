@@ -354,6 +354,10 @@ static void fill_big(void)
 	for (int i = 0; i < 1024; i++)
 		fs_write(f, buf, i * 1023);
 	file_put(f);
+	f = fs_open("/sparse", O_WRONLY | O_CREAT, 0644, 0);
+	fs_write(f, "middle", 5 << 20);
+	assert_int_equal(vfs_ftruncate(f, 10 << 20), 0);
+	file_put(f);
 	assert_int_equal(vfs_mkdir(AT_FDCWD, "/list", 0755), 0);
 	for (int i = 0; i < 300; i++) {
 		snprintf(buf, sizeof(buf), "/list/file%d", i);
@@ -365,6 +369,7 @@ static void fill_big(void)
 static void quota_main(void *arg)
 {
 	struct file *f;
+	char buf[8];
 
 	fill_lower(fill_big);
 	enter_overlay(256 << 10);
@@ -377,6 +382,15 @@ static void quota_main(void *arg)
 	assert_int_equal(fs_write(f, "x", 0), 1);
 	file_put(f);
 	fs_check_file("/big", "x");
+	// Holes take no room.
+	f = fs_open("/sparse", O_RDWR, 0, 0);
+	assert_int_equal(fs_write(f, "x", 0), 1);
+	assert_int_equal(f->inode->size, 10 << 20);
+	assert_int_equal(kernel_read(f, buf, 6, 5 << 20), 6);
+	assert_memory_equal(buf, "middle", 6);
+	assert_int_equal(kernel_read(f, buf, 6, (10 << 20) - 3), 3);
+	assert_true(f->inode->blocks <= 64);
+	file_put(f);
 	leave_overlay();
 	sched_stop(0);
 }

@@ -8,7 +8,7 @@
 
 #define FD_LIMIT_DEFAULT 4096u
 #define LENT_FOR (10 * NSEC_PER_SEC) // a descriptor lent to mm stays open for so long at least
-#define COLD_CHUNK (256UL << 10)     // bytes a host-work thread reads at a time
+#define SLOW_CHUNK (256UL << 10)     // bytes a host-work thread writes at a time
 
 DEFINE_SLAB(gfd_slab, struct gfd);
 static TAILQ_HEAD(gfd_head, gfd) lru = TAILQ_HEAD_INITIALIZER(lru);   // in use by an inode
@@ -149,7 +149,7 @@ void gfd_unuse(struct gfd *g)
 
 struct io_work {
 	struct host_work w;
-	enum { IO_READ, IO_FSYNC, IO_DATASYNC, IO_FALLOC } kind;
+	enum { IO_WRITE, IO_FSYNC, IO_DATASYNC, IO_FALLOC } kind;
 	int fd, mode;
 	void *buf;
 	uint64_t off, len;
@@ -161,8 +161,8 @@ static void io_fn(struct host_work *w)
 	struct io_work *io = container_of(w, struct io_work, w);
 
 	switch (io->kind) {
-	case IO_READ:
-		io->r = pread(io->fd, io->buf, io->len, (off_t)io->off);
+	case IO_WRITE:
+		io->r = pwritev2(io->fd, &(struct iovec){io->buf, io->len}, 1, (off_t)io->off, io->mode);
 		break;
 	case IO_FSYNC:
 		io->r = fsync(io->fd);
@@ -185,18 +185,20 @@ static ssize_t io_run(struct io_work *io)
 	return io->r;
 }
 
-// The bytes are not in the host's page cache: somebody else waits for the disk.
-static ssize_t read_cold(int fd, struct uio *u, int64_t pos)
+// The host cannot take the bytes at once (it waits for memory to be written back, or for blocks):
+// another thread writes them.
+static ssize_t write_slow(int fd, struct uio *u, int64_t pos, int rwf)
 {
-	size_t n = MIN(u->resid, COLD_CHUNK);
-	struct io_work io = {.kind = IO_READ, .fd = fd, .buf = kalloc(n), .off = (uint64_t)pos, .len = n};
+	struct io_work io = {.kind = IO_WRITE, .fd = fd, .mode = rwf, .buf = kalloc(MIN(u->resid, SLOW_CHUNK)), .off = (uint64_t)pos};
 	ssize_t r;
 
 	if (!io.buf)
 		return -ENOMEM;
-	r = io_run(&io);
-	if (r > 0)
-		r = uio_put(u, io.buf, (size_t)r);
+	r = uio_get(u, io.buf, MIN(u->resid, SLOW_CHUNK));
+	if (r > 0) {
+		io.len = (uint64_t)r;
+		r = io_run(&io);
+	}
 	kfree(io.buf);
 	return r;
 }
@@ -227,62 +229,72 @@ static void reg_release(struct file *f)
 
 static ssize_t reg_read(struct file *f, struct uio *u, int64_t *pos)
 {
-	struct gofer_inode *gi = GI(f->inode);
-	bool exclusive = GSB(f->inode)->exclusive;
-	ssize_t done = 0, n;
+	uint64_t size = f->inode->size;
+	size_t beyond = 0;
 	struct gfd *g;
-	int r;
+	ssize_t n;
 
-	if (exclusive && *pos >= (int64_t)f->inode->size)
-		return 0;
-	r = gfd_use(gi, false, &g);
-	if (r)
-		return r;
-	for (;;) {
-		n = uio_host_read(u, g->fd, *pos, RWF_NOWAIT);
-		if (n == -EAGAIN || n == -EOPNOTSUPP)
-			n = read_cold(g->fd, u, *pos);
-		if (n <= 0)
-			break;
-		*pos += n;
-		done += n;
-		// A short read is the end of the file or of what is in memory.
-		if (u->resid == 0 || (exclusive && *pos >= (int64_t)f->inode->size))
-			break;
+	if (GSB(f->inode)->exclusive) { // the size is known: no need to ask the host for the end
+		if ((uint64_t)*pos >= size)
+			return 0;
+		if (u->resid > size - (uint64_t)*pos)
+			beyond = u->resid - (size - (uint64_t)*pos);
 	}
+	n = gfd_use(GI(f->inode), false, &g);
+	if (n)
+		return n;
+	u->resid -= beyond;
+	n = uio_file_read(u, g->fd, *pos);
+	u->resid += beyond;
 	gfd_unuse(g);
-	return done ? done : n;
+	if (n > 0)
+		*pos += n;
+	return n;
+}
+
+// What the host makes of a write it knows best: where appended data went, what was allocated.
+static void write_done(struct file *f, const struct gfd *g, int64_t *pos)
+{
+	struct inode *inode = f->inode;
+	struct stat st;
+
+	if (fstat(g->fd, &st))
+		return;
+	inode->size = (uint64_t)st.st_size;
+	inode->blocks = (uint64_t)st.st_blocks;
+	inode->mtime = (struct ktime){st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec};
+	inode->ctime = (struct ktime){st.st_ctim.tv_sec, (uint32_t)st.st_ctim.tv_nsec};
+	if (f->flags & O_APPEND)
+		*pos = st.st_size;
 }
 
 static ssize_t reg_write(struct file *f, struct uio *u, int64_t *pos)
 {
-	struct gofer_inode *gi = GI(f->inode);
-	struct inode *inode = f->inode;
+	struct gofer_sb *gs = GSB(f->inode);
+	int rwf = (f->flags & O_APPEND) ? RWF_APPEND : 0;
 	ssize_t done = 0, n = 0;
-	struct stat st;
 	struct gfd *g;
-	int r = gfd_use(gi, true, &g);
+	int r = gfd_use(GI(f->inode), true, &g);
 
 	if (r)
 		return r;
-	klock_lock(&inode->lock);
+	klock_lock(&f->inode->lock);
 	while (u->resid > 0) {
-		n = uio_host_write(u, g->fd, *pos, (f->flags & O_APPEND) ? RWF_APPEND : 0);
+		n = uio_host_write(u, g->fd, *pos, rwf | (gs->no_nowait ? 0 : RWF_NOWAIT));
+		if (n == -EOPNOTSUPP && !gs->no_nowait) {
+			gs->no_nowait = true; // this host file system cannot tell
+			continue;
+		}
+		if (n == -EAGAIN)
+			n = write_slow(g->fd, u, *pos, rwf);
 		if (n <= 0)
 			break;
 		*pos += n;
 		done += n;
 	}
-	// The host knows best: appended data went to where the end was, blocks were allocated.
-	if (done && fstat(g->fd, &st) == 0) {
-		inode->size = (uint64_t)st.st_size;
-		inode->blocks = (uint64_t)st.st_blocks;
-		inode->mtime = (struct ktime){st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec};
-		inode->ctime = (struct ktime){st.st_ctim.tv_sec, (uint32_t)st.st_ctim.tv_nsec};
-		if (f->flags & O_APPEND)
-			*pos = st.st_size;
-	}
-	klock_unlock(&inode->lock);
+	if (done)
+		write_done(f, g, pos);
+	klock_unlock(&f->inode->lock);
 	gfd_unuse(g);
 	return done ? done : n;
 }

@@ -56,6 +56,7 @@ struct gofer_sb {
 	struct super_block sb;      // first
 	struct gofer_conn *conn;
 	bool exclusive, read_only;
+	bool no_nowait;             // writes: the host's file system knows no RWF_NOWAIT
 	uint64_t dev;               // the host's st_dev of the root
 	uint64_t root_node;
 	LIST_HEAD(, gofer_inode) *hash;

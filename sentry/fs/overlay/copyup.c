@@ -19,12 +19,54 @@ int ovl_set_private(struct inode *upper, const char *name, const void *val, size
 	return r;
 }
 
+static bool all_zero(const char *p, size_t n)
+{
+	return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
+}
+
+// Writes what is not zero: the copy of a file full of holes takes no more room than the file.
+static int write_dense(struct file *out, const char *buf, size_t n, int64_t at)
+{
+	size_t i = 0, end;
+
+	while (i < n) {
+		if (all_zero(buf + i, MIN(n - i, PAGE_SIZE))) {
+			i += PAGE_SIZE;
+			continue;
+		}
+		for (end = i + PAGE_SIZE; end < n && !all_zero(buf + end, MIN(n - end, PAGE_SIZE)); end += PAGE_SIZE)
+			;
+		end = MIN(end, n);
+		while (i < end) {
+			struct uio u = uio_kernel((void *)(buf + i), end - i);
+			int64_t pos = at + (int64_t)i;
+			ssize_t w = out->ops->write(out, &u, &pos);
+
+			if (w <= 0)
+				return w ? (int)w : -EIO;
+			i += (size_t)w;
+		}
+	}
+	return 0;
+}
+
+static int set_size(struct inode *to, int64_t size)
+{
+	struct iattr a = {.valid = ATTR_SIZE, .size = (uint64_t)size};
+	int r;
+
+	klock_lock(&to->lock);
+	r = to->ops->setattr ? to->ops->setattr(to, &a) : -EPERM;
+	klock_unlock(&to->lock);
+	return r;
+}
+
 static int copy_data(struct inode *from, struct inode *to, struct dentry *d)
 {
 	struct path p = {.dentry = d};
-	int64_t rpos = 0, wpos = 0;
 	struct file in, out;
 	char *buf = kalloc(COPY_CHUNK);
+	int64_t pos = 0, at;
 	ssize_t n = 0;
 	int r;
 
@@ -39,19 +81,17 @@ static int copy_data(struct inode *from, struct inode *to, struct dentry *d)
 	while (!r) {
 		struct uio u = uio_kernel(buf, COPY_CHUNK);
 
-		n = in.ops->read(&in, &u, &rpos);
+		at = pos;
+		n = in.ops->read(&in, &u, &pos);
 		if (n <= 0)
 			break;
-		u = uio_kernel(buf, (size_t)n);
-		while (u.resid && !r) {
-			ssize_t w = out.ops->write(&out, &u, &wpos);
-
-			r = w < 0 ? (int)w : w == 0 ? -EIO : 0;
-		}
+		r = write_dense(&out, buf, (size_t)n, at);
 		cond_resched();
 	}
 	if (!r && n < 0)
 		r = (int)n;
+	if (!r && (uint64_t)pos > to->size)
+		r = set_size(to, pos);
 	ovl_real_close(&out);
 out_in:
 	ovl_real_close(&in);
