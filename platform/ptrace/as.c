@@ -1,15 +1,12 @@
 // Address spaces: processes forked from the zygote or from one another.
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "platform/ptrace/internal.h"
 
 DEFINE_SLAB(as_slab, struct pt_as);
-
-// CLONE_PARENT: every tracee is the sentry's child, so that its end is reported to nobody else.
-#define FORK_FLAGS (CLONE_PARENT | SIGCHLD)
-#define THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
 
 struct pt_as *pt_as_alloc(struct platform *pf, pid_t pid)
 {
@@ -54,7 +51,7 @@ static int fork_from(struct pt_ctx *from, const struct pt_ctx *like, struct pf_a
 	pid_t pid;
 	int r;
 
-	r = pt_clone(from, FORK_FLAGS, &pid);
+	r = pt_clone(from, PTL_FORK_FLAGS, &pid);
 	if (r)
 		return r;
 	as = pt_as_alloc(from->base.as->pf, pid);
@@ -74,7 +71,11 @@ static int fork_from(struct pt_ctx *from, const struct pt_ctx *like, struct pf_a
 
 int pt_as_new(struct platform *pf, struct pf_as **ret_as, struct pf_ctx **ret_ctx)
 {
-	return fork_from(pt_of(pf)->zygote->leader, NULL, ret_as, ret_ctx);
+	int r = fork_from(pt_of(pf)->zygote->leader, NULL, ret_as, ret_ctx);
+
+	if (!r)
+		pt_call(pt_ctx_of(*ret_ctx), SYS_prctl, PR_SET_NAME, PTL_DATA_NAME, 0, 0, 0, 0);
+	return r;
 }
 
 int pt_fork(struct pf_ctx *parent, struct pf_as **ret_as, struct pf_ctx **ret_ctx)
@@ -94,7 +95,7 @@ int pt_thread_new(struct pf_ctx *creator, struct pf_ctx **ret_ctx)
 	int r;
 
 	pt_own(c);
-	r = pt_clone(c, THREAD_FLAGS, &tid);
+	r = pt_clone(c, PTL_THREAD_FLAGS, &tid);
 	if (r)
 		return r;
 	n = pt_ctx_new(ctx_as(c), tid, c);

@@ -282,16 +282,6 @@ void pt_will_block(struct pf_ctx *ctx)
 {
 }
 
-void pt_kick(struct pf_ctx *ctx)
-{
-	struct pt_ctx *c = pt_ctx_of(ctx);
-
-	if (c->state == PT_SENTRY || c->pending || c->kicked)
-		return;
-	c->kicked = true;
-	req(PTRACE_INTERRUPT, c->tid, 0, 0); // any other stop that comes first does as well
-}
-
 bool pt_in_guest(const struct pf_ctx *ctx)
 {
 	return pt_ctx_of(ctx)->state != PT_SENTRY;
@@ -474,4 +464,19 @@ void pt_stopped(struct pt_ctx *c, int status)
 	}
 	if (c->gone && !c->pending)
 		post_kind(c, PF_EV_DEAD);
+}
+
+void pt_kick(struct pf_ctx *ctx)
+{
+	struct pt_ctx *c = pt_ctx_of(ctx);
+	int status;
+
+	if (c->state == PT_SENTRY || c->pending || c->kicked || c->gone)
+		return;
+	c->kicked = true;
+	// A stop that nobody has looked at will do; an interruption would only come after the next resume.
+	if (waitpid(c->tid, &status, __WALL | WNOHANG) == c->tid)
+		pt_stopped(c, status);
+	else
+		req(PTRACE_INTERRUPT, c->tid, 0, 0); // any other stop that comes first does as well
 }

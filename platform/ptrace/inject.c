@@ -175,3 +175,12 @@ bool pt_call_result(struct pt_ctx *c, int64_t *ret_result)
 	*ret_result = v;
 	return true;
 }
+
+void pt_stopped_orphan(pid_t tid)
+{
+	struct abi_regs r;
+
+	// It stopped on its way to the host's exit(2): see pt_ctx_exit. Guest code it must not run.
+	if (pt_req(PTRACE_GETREGS, tid, 0, (uint64_t)&r) == 0 && r.rip >= PTL_SYSCALL && r.rip < PTL_SYSCALL_DONE)
+		pt_req(PTRACE_CONT, tid, 0, 0);
+}

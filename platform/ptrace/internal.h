@@ -110,6 +110,8 @@ void pt_call_start(struct pt_ctx *c, long nr, const uint64_t args[6]);
 bool pt_call_result(struct pt_ctx *c, int64_t *ret_result);
 bool pt_wait_stop(struct pt_ctx *c, int *ret_status); // blocks; false: gone
 int pt_get_regs(struct pt_ctx *c, struct abi_regs *ret);
+// A stop of a thread that the sentry has forgotten.
+void pt_stopped_orphan(pid_t tid);
 bool pt_seize_setup(struct pt_ctx *c);
 
 // ctx.c

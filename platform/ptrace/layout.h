@@ -11,8 +11,13 @@
 #define PTL_DATA_SIZE 0x20000UL        // reach it, so nothing there is trusted.
 #define PTL_DATA_MSG  PTL_DATA_BASE             // recvmsg
 #define PTL_DATA_MISC (PTL_DATA_BASE + 0x800)   // names, mincore's answer, thread ids
+#define PTL_DATA_NAME (PTL_DATA_BASE + 0xc00) // of the processes that are forked from the zygote
 #define PTL_DATA_TIMES (PTL_DATA_BASE + 0x1000) // one struct timespec a context
 #define PTL_DATA_NTIMES ((PTL_DATA_SIZE - 0x1000) / 16)
 
 #define PTL_FD_SOCK 0 // descriptors come from the sentry here; nothing else is open
 #define PTL_FD_TEMP 1 // so a descriptor that arrives is number 1
+
+// CLONE_PARENT: every tracee is the sentry's child, so that its end is reported to nobody else.
+#define PTL_FORK_FLAGS (CLONE_PARENT | SIGCHLD)
+#define PTL_THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)

@@ -1,5 +1,6 @@
 // The platform itself: taking over the zygote, polling, sleeping.
 #include <elf.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -12,7 +13,10 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "platform/filter/filter.h"
 #include "platform/ptrace/internal.h"
+
+extern const struct filter_prog ptrace_stub_filter;
 
 DEFINE_SLAB(pt_slab, struct pt_platform);
 
@@ -69,10 +73,26 @@ static int find_vdso(struct pt_platform *pt, struct pt_ctx *z, uint64_t sp)
 	return pt->vdso_start >= PF_GUEST_TOP ? 0 : -EIO;
 }
 
+// For the calls that are injected: filter_table.c. The program goes through the data area.
+static int filter_zygote(struct pt_platform *pt, struct pt_ctx *z)
+{
+	const struct filter_prog *p = &ptrace_stub_filter;
+	size_t len = p->len * sizeof(*p->code);
+	struct sock_fprog prog = {.len = p->len, .filter = (struct sock_filter *)(PTL_DATA_TIMES + 64)};
+	int64_t r;
+
+	kassert(len + 64 <= PTL_DATA_SIZE - 0x1000);
+	if (!pt_poke(pt->zygote, PTL_DATA_TIMES, &prog, sizeof(prog)) ||
+	    !pt_poke(pt->zygote, PTL_DATA_TIMES + 64, p->code, len))
+		return -EIO;
+	r = pt_call(z, SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, PTL_DATA_TIMES, 0, 0, 0);
+	return r < 0 ? (int)r : 0;
+}
+
 // What all address spaces inherit.
 static int prepare_zygote(struct pt_platform *pt, struct pt_ctx *z)
 {
-	static const char name[16] = "runsc-zygote";
+	static const char name[16] = "runsc-zygote", stub_name[16] = "runsc-stub";
 	struct abi_regs regs;
 	struct rlimit lim;
 	int64_t r;
@@ -86,7 +106,8 @@ static int prepare_zygote(struct pt_platform *pt, struct pt_ctx *z)
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, UINT64_MAX, 0);
 	if (r < 0)
 		return (int)r;
-	if (!pt_poke(pt->zygote, PTL_DATA_MISC, name, sizeof(name)))
+	if (!pt_poke(pt->zygote, PTL_DATA_MISC, name, sizeof(name)) ||
+	    !pt_poke(pt->zygote, PTL_DATA_NAME, stub_name, sizeof(stub_name)))
 		return -EIO;
 	pt_call(z, SYS_prctl, PR_SET_NAME, PTL_DATA_MISC, 0, 0, 0, 0);
 	// The guest's stacks are limited by the sentry.
@@ -97,7 +118,9 @@ static int prepare_zygote(struct pt_platform *pt, struct pt_ctx *z)
 			pt_call(z, SYS_prlimit64, 0, RLIMIT_STACK, PTL_DATA_MISC, 0, 0, 0);
 	}
 	r = find_vdso(pt, z, regs.rsp);
-	return r ? (int)r : pt_fp_init(pt, z);
+	if (!r)
+		r = pt_fp_init(pt, z);
+	return r ? (int)r : filter_zygote(pt, z);
 }
 
 static int take_zygote(struct pt_platform *pt)
@@ -179,7 +202,7 @@ static bool collect_one(struct pt_platform *pt, int flags)
 	if (c)
 		pt_stopped(c, status);
 	else if (WIFSTOPPED(status))
-		ptrace(PTRACE_CONT, tid, 0, 0); // a thread on its way out
+		pt_stopped_orphan(tid);
 	else
 		pt_reaped(pt, tid);
 	return true;

@@ -591,7 +591,7 @@ static void test_futex(void **state)
 	poke(c->as, DATA, 0);
 	poke(c->as, DATA + 0x30, DATA + 0x40);
 	poke(c->as, DATA + 0x40, 0);
-	poke(c->as, DATA + 0x48, 60000000);
+	poke(c->as, DATA + 0x48, 400000000);
 	start = now_ns();
 	pf_resume(c);
 	for (int i = 0; i < 5; i++) {
@@ -603,7 +603,7 @@ static void test_futex(void **state)
 	on_wait(c);
 	expect_call(&c->ev, 1000);
 	assert_int_equal(c->ev.sc.args[0], -ETIMEDOUT);
-	assert_true(now_ns() - start >= 60000000 && now_ns() - start < 500000000);
+	assert_true(now_ns() - start >= 400000000 && now_ns() - start < 1200000000);
 	end(c);
 }
 
