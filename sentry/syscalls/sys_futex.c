@@ -28,13 +28,10 @@ SYSCALL(futex)
 	}
 	if ((op & FUTEX_CLOCK_REALTIME) && cmd != FUTEX_WAIT_BITSET && cmd != FUTEX_WAIT)
 		return -ENOSYS;
-	if (!waits || !signal_pending(t)) {
-		t->no_result = true;
-		pf_retry_call(t->ctx);
-		return 0;
-	}
-	// The rest of the wait, should no handler run, is the backend's to know.
+	// Should no handler run, the backend goes on with it: the rest of a wait is its to know.
 	t->retry_call = true;
+	if (!waits || !signal_pending(t))
+		return -ERESTARTNOINTR;
 	return a[3] ? -ERESTART_RESTARTBLOCK : -ERESTARTSYS;
 }
 
