@@ -12,7 +12,6 @@
 #define SELECT_IN (EPOLLRDNORM | EPOLLRDBAND | EPOLLIN | EPOLLHUP | EPOLLERR)
 #define SELECT_OUT (EPOLLWRBAND | EPOLLWRNORM | EPOLLOUT | EPOLLERR)
 #define SELECT_EX EPOLLPRI
-#define SELECT_MAX_FDS (1U << 20)
 
 // One descriptor to wait for, whoever asks.
 struct poll_ent {
@@ -336,7 +335,7 @@ static int64_t do_select(int n, const struct gaddr sets[3], nsec_t deadline)
 
 	if (n < 0)
 		return -EINVAL;
-	n = MIN(n, (int)SELECT_MAX_FDS);
+	n = MIN(n, (int)fd_table_size(vfs_self()->files)); // as Linux: what cannot be open is not looked at
 	words = ((unsigned)n + 63) / 64;
 	if (words > 16) {
 		bits = kalloc(3UL * words * 8);

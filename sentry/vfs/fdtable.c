@@ -154,6 +154,11 @@ struct file *fd_get_path_ok(int fd)
 	return f ? file_get(f) : NULL;
 }
 
+unsigned fd_table_size(const struct fd_table *t)
+{
+	return t->size;
+}
+
 int fd_table_next(struct fd_table *t, int fd)
 {
 	for (uint32_t i = fd < 0 ? 0 : (uint32_t)fd; i < t->size; i++)

@@ -229,8 +229,8 @@ static int remove_locked(struct walk *w, struct dentry *d, bool want_dir)
 			d_prune_children(d);
 		else
 			fsnotify(inode, NULL, FSN_ATTRIB, 0);
+		d_delete(d); // tells those who watch the file itself, before those who watch the directory
 		fsnotify(inode, d, FSN_DELETE, 0);
-		d_delete(d);
 	}
 	inode_put(inode);
 	return err;

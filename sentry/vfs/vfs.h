@@ -388,6 +388,7 @@ void fd_close_on_exec(struct fd_table *t);
 int fd_get_flags(int fd);
 int fd_set_flags(int fd, int flags);
 struct file *fd_table_peek(struct fd_table *t, int fd);
+unsigned fd_table_size(const struct fd_table *t);                  // no descriptor is this high; a multiple of 64
 int fd_table_next(struct fd_table *t, int fd);                     // the lowest open descriptor >= fd, or -1
 // Reserve-then-install for calls that must not fail after copy_out (pipe2, socketpair).
 int fd_reserve(unsigned o_cloexec);

@@ -26,8 +26,6 @@ static ssize_t write_comm(struct pnode *n, char *buf, size_t len)
 		return -EINVAL;
 	memset(t->comm, 0, sizeof(t->comm));
 	memcpy(t->comm, buf, take);
-	if (take && t->comm[take - 1] == '\n')
-		t->comm[take - 1] = 0;
 	return (ssize_t)len;
 }
 

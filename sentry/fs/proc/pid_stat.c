@@ -200,10 +200,10 @@ void tree_cpu_list(struct pbuf *b, const uint64_t mask[16])
 	}
 }
 
-static void status_creds(struct pbuf *b, const struct cred *c)
+static void status_creds(struct pbuf *b, const struct cred *c, struct fd_table *files)
 {
 	pprintf(b, "Uid:\t%u\t%u\t%u\t%u\nGid:\t%u\t%u\t%u\t%u\nFDSize:\t%u\nGroups:\t", c->uid, c->euid, c->suid, c->fsuid, c->gid, c->egid,
-		c->sgid, c->fsgid, 256);
+		c->sgid, c->fsgid, files ? fd_table_size(files) : 0);
 	for (uint32_t i = 0; i < c->ngroups; i++)
 		pprintf(b, "%u ", c->groups[i]);
 	pprintf(b, "%s\n", c->ngroups ? "" : " ");
@@ -230,7 +230,7 @@ int show_status(struct pbuf *b, struct pnode *n)
 	if (t->vt.fs)
 		pprintf(b, "Umask:\t%04o\n", t->vt.fs->umask);
 	pprintf(b, "State:\t%s\nTgid:\t%d\nNgid:\t0\nPid:\t%d\nPPid:\t%d\nTracerPid:\t0\n", state_name(state_of(t)), tgid, tid, parent_nr(t));
-	status_creds(b, c);
+	status_creds(b, c, t->vt.files);
 	pprintf(b, "NStgid:\t%d\nNSpid:\t%d\nNSpgid:\t%d\nNSsid:\t%d\nKthread:\t0\n", tgid, tid, tg->pgrp ? tg->pgrp->nr : 0,
 		tg->session ? tg->session->nr : 0);
 	if (t->mm)

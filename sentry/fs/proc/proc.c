@@ -207,7 +207,7 @@ static int proc_permission(struct inode *inode, const struct cred *c, int mask)
 	if (!(want & ~bits))
 		return 0;
 	// CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH; sysctls that cannot be written stay so.
-	if (cred_capable(c, 1) && (!(want & MAY_WRITE) || inode->mode & 0222))
+	if (cred_capable(c, 1) && (!(want & MAY_WRITE) || S_ISDIR(inode->mode) || inode->mode & 0222))
 		return 0;
 	if (cred_capable(c, 2) && !(want & MAY_WRITE))
 		return 0;
@@ -226,6 +226,32 @@ static int dir_lookup(struct inode *dir, const char *name, struct inode **ret)
 		if (strcmp(e->name, name) == 0)
 			return pnode_new(dir->sb, e, n->pid, n->thread, n->fd, ret);
 	return n->ent->lookup ? n->ent->lookup(n, name, ret) : -ENOENT;
+}
+
+// On procfs a name that is not there cannot even be asked for; elsewhere it may just not be made.
+static int cannot_make(struct inode *dir)
+{
+	return dir->sb->magic == PROC_SUPER_MAGIC ? -ENOENT : -EPERM;
+}
+
+static int dir_create(struct inode *dir, struct dentry *d, uint32_t mode, struct inode **ret)
+{
+	return dir->sb->magic == PROC_SUPER_MAGIC ? -ENOENT : -EACCES;
+}
+
+static int dir_mkdir(struct inode *dir, struct dentry *d, uint32_t mode, struct inode **ret)
+{
+	return cannot_make(dir);
+}
+
+static int dir_mknod(struct inode *dir, struct dentry *d, uint32_t mode, uint64_t rdev, struct inode **ret)
+{
+	return cannot_make(dir);
+}
+
+static int dir_symlink(struct inode *dir, struct dentry *d, const char *target, struct inode **ret)
+{
+	return cannot_make(dir);
 }
 
 static unsigned dtype_of(uint32_t mode)
@@ -388,6 +414,10 @@ static int link_follow(struct inode *inode, struct dentry *d, struct path *ret)
 
 static const struct inode_ops dir_iops = {
 	.lookup = dir_lookup,
+	.create = dir_create,
+	.mkdir = dir_mkdir,
+	.mknod = dir_mknod,
+	.symlink = dir_symlink,
 	.getattr = proc_getattr,
 	.setattr = proc_setattr,
 	.permission = proc_permission,

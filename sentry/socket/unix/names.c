@@ -132,6 +132,18 @@ int unix_autobind(struct unix_sock *u)
 	return r;
 }
 
+static bool path_exists(const struct sockaddr_un *sun)
+{
+	char name[sizeof(sun->sun_path) + 1] = {};
+	struct path p;
+
+	memcpy(name, sun->sun_path, sizeof(sun->sun_path));
+	if (path_walk(AT_FDCWD, name, 0, &p))
+		return false;
+	path_put(&p);
+	return true;
+}
+
 int unix_bind(struct socket *s, const struct sockaddr_storage *sa, unsigned len)
 {
 	struct unix_sock *u = unix_of(s);
@@ -145,7 +157,7 @@ int unix_bind(struct socket *s, const struct sockaddr_storage *sa, unsigned len)
 		return r;
 	klock_lock(&u->bindlock);
 	if (u->addr)
-		r = -EINVAL;
+		r = !is_abstract(&sun, len) && path_exists(&sun) ? -EADDRINUSE : -EINVAL;
 	else if (is_abstract(&sun, len))
 		r = bind_abstract(u, &sun, len);
 	else
