@@ -37,3 +37,6 @@ void boot_host_info(void); // what /proc and /sys tell about the machine; before
 struct super_block;
 // lower under an in-memory layer of at most `size` bytes (0: no limit); takes its own reference.
 int boot_overlay(struct super_block *lower, uint64_t size, struct super_block **ret);
+
+// --- crash.c --------------------------------------------------------------------------------
+void boot_crash_init(void); // a failed assertion or a fault of the sentry's own is logged with its stack

@@ -116,11 +116,13 @@ static int start_platform(void)
 static int bring_up(void)
 {
 	struct fs_struct *fs = fs_struct_new();
+	const struct spec *s = doc->spec;
 	int r;
 
 	boot_task.vt.fs = fs;
 	boot_task.vt.cred = cred_new();
-	if (!fs || !boot_task.vt.cred) {
+	boot_task.uts = uts_ns_new(s->hostname[0] ? s->hostname : "runsc", s->domainname[0] ? s->domainname : "(none)");
+	if (!fs || !boot_task.vt.cred || !boot_task.uts) {
 		control_fail(128, "out of memory");
 		return 128;
 	}
@@ -153,6 +155,7 @@ static void boot_task_main(void *arg)
 		boot_exit(r); // control_fail() has told why
 	fs_struct_put(boot_task.vt.fs);
 	cred_put(boot_task.vt.cred);
+	uts_ns_put(boot_task.uts);
 	boot_doc_free(doc);
 	doc = NULL;
 	sched_exit(boot_done, NULL);
@@ -192,6 +195,7 @@ int boot_main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (read_doc() < 0)
 		return 128;
+	boot_crash_init();
 	log_init(BOOT_FD_LOG, doc->debug ? LOG_DEBUG : doc->strace || doc->log_file ? LOG_INFO : LOG_ERR, doc->id);
 	for (unsigned i = 0; i < doc->spec->ignored.n; i++)
 		log_info("config.json: %s is not acted on", doc->spec->ignored.v[i]);

@@ -192,6 +192,33 @@ static int hide_paths(const struct spec *s, struct fs_struct *fs)
 	return 0;
 }
 
+// linux.sysctl: through /proc/sys, as the guest would. What is not there is told in the log.
+static void set_sysctls(const struct spec *s)
+{
+	for (unsigned i = 0; i < s->nsysctls; i++) {
+		const char *value = s->sysctls[i].value;
+		size_t len = strlen(value);
+		char path[256];
+		struct file *f;
+		int64_t pos = 0;
+		ssize_t r = -ENAMETOOLONG;
+
+		if (snprintf(path, sizeof(path), "/proc/sys/%s", s->sysctls[i].name) < (int)sizeof(path)) {
+			for (char *p = path + strlen("/proc/sys/"); *p; p++)
+				*p = *p == '.' ? '/' : *p;
+			r = vfs_openat(AT_FDCWD, path, O_WRONLY, 0, 0, &f);
+		}
+		if (r == 0) {
+			struct uio u = uio_kernel((void *)value, len);
+
+			r = vfs_write(f, &u, &pos);
+			file_put(f);
+		}
+		if (r < 0)
+			log_warn("linux.sysctl.%s: %s", s->sysctls[i].name, strerror((int)-r));
+	}
+}
+
 static int mount_root(const struct boot_doc *d, struct gofer_conn *conn, struct fs_struct *fs)
 {
 	struct super_block *lower, *sb = NULL;
@@ -223,6 +250,8 @@ int boot_mounts(const struct boot_doc *d, struct gofer_conn *conn, struct fs_str
 
 	for (unsigned i = 0; i < s->nmounts && !r; i++)
 		r = one_mount(d, i, conn, fs);
+	if (!r)
+		set_sysctls(s);
 	if (!r)
 		r = hide_paths(s, fs);
 	if (!r && s->root_readonly) {

@@ -137,7 +137,6 @@ int boot_process_start(const struct boot_doc *d, struct fs_struct *fs)
 {
 	const struct spec *s = d->spec;
 	struct vfs_task *self = vfs_self();
-	struct uts_ns *uts = uts_ns_new(s->hostname[0] ? s->hostname : "runsc", s->domainname[0] ? s->domainname : "(none)");
 	struct cred *cred = make_cred(s);
 	struct thread_group *tg;
 	struct tty *tty = NULL;
@@ -145,7 +144,7 @@ int boot_process_start(const struct boot_doc *d, struct fs_struct *fs)
 	int r;
 
 	self->files = fd_table_new();
-	if (!self->files || !cred || !uts) {
+	if (!self->files || !cred) {
 		control_fail(128, "out of memory");
 		return 128;
 	}
@@ -156,7 +155,7 @@ int boot_process_start(const struct boot_doc *d, struct fs_struct *fs)
 	fs->umask = s->user.umask;
 	struct boot_process bp = {
 		.argv = (const char *const *)s->args.v, .envp = (const char *const *)s->env.v, .cwd = s->cwd, .cred = cred, .rlim = &rlim,
-		.fs = fs, .files = self->files, .uts = uts, .tty = tty, .no_new_privs = s->no_new_privs, .on_exit = on_exit_of_first};
+		.fs = fs, .files = self->files, .uts = current_task()->uts, .tty = tty, .no_new_privs = s->no_new_privs, .on_exit = on_exit_of_first};
 
 	r = kernel_start_process(&bp, &tg);
 	cred_put(cred);
