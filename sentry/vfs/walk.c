@@ -125,7 +125,9 @@ static struct dentry *lookup_slow(struct walk *w, const char *name, unsigned len
 
 	walk_count(w);
 	klock_lock(&dir->lock);
-	if (!w->asked_ahead && dir->ops->walk_ahead && !d_find_hash(parent, name, len, hash)) {
+	// What has to be revalidated is better asked for at once, too.
+	if (!w->asked_ahead && dir->ops->walk_ahead &&
+	    (dir->sb->flags & SB_REVALIDATE || !d_find_hash(parent, name, len, hash))) {
 		w->asked_ahead = true;
 		dir->ops->walk_ahead(parent, rest, w->open_flags);
 	}

@@ -3,7 +3,7 @@
 //   exclusive  the tree changes only through this mount: names (also missing ones), attributes and
 //              directory listings are cached for good (SB_CACHE)
 //   shared     the host may change it: names and attributes are asked for again once they are older
-//              than GOFER_VALID_NS (SB_REVALIDATE)
+//              than GOFER_VALID_NS (SB_REVALIDATE), all of a path in one request
 //
 // A path that misses costs one request, whatever its length; a directory that misses twice is listed
 // with its attributes in one more. File data moves through descriptors that the gofer sends and that

@@ -125,6 +125,33 @@ static unsigned open_flag(const struct gofer_sb *gs, unsigned open_flags)
 	return (open_flags & O_ACCMODE) != O_RDONLY && !gs->read_only ? GP_WALK_OPEN_RDWR : GP_WALK_OPEN;
 }
 
+// Shared mounts: whether what the dentry says was true a moment ago. A negative one keeps the time itself.
+static bool is_fresh(const struct dentry *d)
+{
+	if (d->nmounts)
+		return true;
+	return (d->inode ? GI(d->inode)->valid_until : (nsec_t)(uintptr_t)d->fs_priv) > sched_now();
+}
+
+// The cached child of this name with this inode (taken over; NULL: it is missing); a reference, or NULL.
+static struct dentry *put_name(struct gofer_sb *gs, struct dentry *parent, const char *name, size_t len, struct inode *inode)
+{
+	struct dentry *d = gs->exclusive ? NULL : d_find(parent, name, len);
+
+	if (d && d->inode == inode) {
+		inode_put(inode);
+	} else {
+		if (d) { // the host has put something else there
+			d_invalidate(d);
+			d_put(d);
+		}
+		d = d_add(parent, name, len, inode);
+	}
+	if (d && !d->inode)
+		d->fs_priv = (void *)(uintptr_t)(sched_now() + GOFER_VALID_NS);
+	return d;
+}
+
 // Adds what a walk has told below d. path: the names that were asked for.
 static void add_walked(struct gofer_sb *gs, struct dentry *d, struct call *c, const char *path, const char *end)
 {
@@ -138,20 +165,20 @@ static void add_walked(struct gofer_sb *gs, struct dentry *d, struct call *c, co
 
 		if (walk_inode(gs, c, i, &inode))
 			goto out;
-		next = d_add(cur, path, len, inode_get(inode));
+		next = put_name(gs, cur, path, len, inode_get(inode));
 		if (i + 1 == w->nnodes && c->fd >= 0 && S_ISREG(inode->mode)) {
 			gfd_install(GI(inode), c->fd, (c->q.flags & GP_WALK_OPEN_RDWR) && !gs->read_only);
 			c->fd = -1;
 		}
 		inode_put(inode);
+		if (!next)
+			goto out;
 		d_put(cur);
 		cur = next;
 		path += len + 1;
-		if (!cur)
-			return;
 	}
 	if (w->stop == GP_STOP_NOENT && i == w->nnodes && path < end && cur->inode && S_ISDIR(cur->inode->mode)) {
-		next = d_add(cur, path, next_name(&path, end), NULL);
+		next = put_name(gs, cur, path, next_name(&path, end), NULL);
 		if (next)
 			d_put(next);
 	}
@@ -205,6 +232,11 @@ void gofer_walk_ahead(struct dentry *d, const char *rest, unsigned open_flags)
 			next = d_add(cur, p, len, r ? NULL : inode);
 			if (!next)
 				break;
+		} else if (!gs->exclusive && !is_fresh(next)) {
+			d_put(next);
+			if (p + len < end) // else revalidating this one is all there is to do
+				ask_ahead(gs, cur, p, end, 0);
+			break;
 		}
 		d_put(cur);
 		cur = next;
@@ -220,10 +252,10 @@ int gofer_revalidate(struct dentry *d)
 	struct inode *found = NULL;
 	int r;
 
+	if (is_fresh(d))
+		return 1;
 	if (!d->inode)
 		return 0; // it may have come into being: a lookup tells
-	if (GI(d->inode)->valid_until > sched_now())
-		return 1;
 	r = lookup_ask(d->parent->inode, d->name, d->namelen, &found); // also refreshes the attributes
 	if (r == -ENOENT)
 		return 0;

@@ -266,7 +266,7 @@ static int gofer_mount_sb(const struct fs_type *type, const struct mount_opts *o
 	gs = SLAB_NEW(gofer_sb_slab, struct gofer_sb);
 	if (!gs)
 		return -ENOMEM;
-	sb_init(&gs->sb, type, &gofer_super_ops, (m->exclusive ? SB_CACHE : SB_REVALIDATE) | (m->read_only ? SB_RDONLY : 0));
+	sb_init(&gs->sb, type, &gofer_super_ops, SB_CACHE | (m->exclusive ? 0 : SB_REVALIDATE) | (m->read_only ? SB_RDONLY : 0));
 	gs->conn = conn_get(m->conn);
 	gs->exclusive = m->exclusive;
 	gs->read_only = m->read_only;
