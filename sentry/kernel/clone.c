@@ -9,6 +9,7 @@
 
 #include "sentry/kernel/internal.h"
 #include "sentry/kernel/pidfd.h"
+#include "sentry/kernel/seccomp.h"
 #include "sentry/kernel/sigmask.h"
 
 DEFINE_SLAB(slab_vfork, struct vfork_wait);
@@ -174,6 +175,7 @@ static int copy_resources(struct task *t, struct task *c, const struct clone_req
 	int r;
 
 	copy_plain(t, c, q->flags);
+	seccomp_inherit(c, t);
 	task_init_hooks(c);
 	c->vt.cred = cred_get(t->vt.cred);
 	ref_get(&t->user->refs);

@@ -172,6 +172,10 @@ void task_work(struct task *t)
 	int sig;
 
 	sched_clear_interrupt(&t->vt.st);
+	if (unlikely(t->local_calls_off)) {
+		t->local_calls_off = false;
+		pf_set_local_calls(t->ctx, false);
+	}
 	if (t->killed)
 		task_exit(t, tg->group_exit ? tg->exit_code : SIGKILL);
 	if (tg->stopped) {

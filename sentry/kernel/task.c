@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
+#include "sentry/kernel/seccomp.h"
 #include "sentry/syscalls/syscalls.h"
 
 DEFINE_SLAB(slab_task, struct task);
@@ -53,6 +54,7 @@ void task_put(struct task *t)
 		return;
 	kassert(!t->ctx && !t->mm && !t->vfork_done);
 	sigpending_flush(&t->pending, TG_ALL_SIGNALS);
+	seccomp_drop(t);
 	if (t->vt.files)
 		fd_table_put(t->vt.files);
 	if (t->vt.fs)
@@ -225,7 +227,7 @@ void task_set_identity(struct task *t)
 		return;
 	pf_set_identity(t->ctx, &id);
 	// Futexes and what the identity answers need not come here, unless somebody wants to see every call.
-	pf_set_local_calls(t->ctx, !task_syscall_enter && !t->seccomp);
+	pf_set_local_calls(t->ctx, !task_syscall_enter && !t->seccomp && !t->seccomp_strict);
 }
 
 void task_set_comm(struct task *t, const char *comm)
@@ -274,11 +276,14 @@ static void serve_syscall(struct task *t)
 	t->sc_count++;
 	if (unlikely(task_syscall_enter))
 		task_syscall_enter(t);
+	if (unlikely((t->seccomp || t->seccomp_strict) && seccomp_deny(t, &r)))
+		goto answer;
 	row = &syscall_table[t->sc_nr < SYSCALL_MAX ? t->sc_nr : SYSCALL_MAX - 1];
 	if (likely(t->sc_nr < SYSCALL_MAX && row->fn))
 		r = row->fn(t, t->sc_args);
 	else
 		r = no_such_call(t);
+answer:
 	if (unlikely(task_syscall_exit))
 		task_syscall_exit(t, r);
 	arena_reset();

@@ -25,6 +25,7 @@ struct task;
 struct thread_group;
 struct pid_ns;
 struct tty;
+struct seccomp_filter;
 
 // A process, group or session number (initial pid namespace; nested ones come with namespaces).
 struct pid {
@@ -153,7 +154,9 @@ struct task {
 	struct vfork_wait *vfork_done;     // the parent waits on it; NULL
 	int pdeath_signal;
 	bool kernel_thread, no_new_seccomp, keep_caps;
-	void *seccomp;                     // guest seccomp filters
+	struct seccomp_filter *seccomp;    // the guest's filters, newest first; NULL: none
+	bool seccomp_strict;               // only read, write, exit, rt_sigreturn
+	bool local_calls_off;              // to be told to the backend when the context is the sentry's
 	void *ptrace;
 	int nice;
 	uint64_t cpu_mask[16];             // sched_setaffinity

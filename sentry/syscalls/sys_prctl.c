@@ -6,7 +6,8 @@
 
 #include "platform/base/base.h"
 #include "platform/base/log.h"
-#include "sentry/kernel/task.h"
+#include "sentry/kernel/seccomp.h"
+#include "sentry/syscalls/sys_seccomp.h"
 #include "sentry/syscalls/syscalls.h"
 
 #ifndef PR_SET_MEMORY_MERGE
@@ -278,6 +279,10 @@ SYSCALL(prctl)
 	case PR_GET_NO_NEW_PRIVS:
 	case PR_SET_NO_NEW_PRIVS:
 		return prctl_cred(t, a);
+	case PR_GET_SECCOMP:
+		return seccomp_mode(t);
+	case PR_SET_SECCOMP:
+		return prctl_set_seccomp(t, a[1], a[2]);
 	case PR_SET_VMA:
 		return set_vma_name(t, a);
 	case PR_SET_MM:
@@ -305,7 +310,7 @@ SYSCALL(prctl)
 	case PR_GET_MEMORY_MERGE:
 		return 0;
 	default:
-		// PR_SET_SECCOMP, PR_SET_THP_DISABLE, PR_SET_MDWE, PR_PAC_* and the rest: as a kernel without them
+		// PR_SET_THP_DISABLE, PR_SET_MDWE, PR_PAC_* and the rest: as a kernel without them
 		log_debug("%s[%d]: prctl %#x is not supported", t->comm, t->tid->nr, arg_uint(a[0]));
 		return -EINVAL;
 	}

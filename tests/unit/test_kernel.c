@@ -1,5 +1,6 @@
 // The kernel: processes, threads, signals, timers, through guests on the fake platform.
-#include <linux/futex.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/time.h>
@@ -860,6 +861,77 @@ static void test_creds(void **state)
 	run(t_creds, 0);
 }
 
+static int install_filter(const struct sock_filter *p, uint16_t n)
+{
+	struct { uint16_t len, pad[3]; uint64_t filter; } prog = {n, {0}, G_MEM + 64};
+
+	g_put(G_MEM, &prog, sizeof(prog));
+	g_put(G_MEM + 64, p, n * sizeof(*p));
+	return (int)G(seccomp, 1L, 0L, G_MEM);
+}
+
+static int sandboxed(void *arg)
+{
+	const struct sock_filter p[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | 77),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sync, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP | 5),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_uname, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_filter bad = BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 64);
+
+	CHECK_EQ(install_filter(&bad, 1), -EINVAL);
+	CHECK_EQ(G(setresuid, 1000L, 1000L, 1000L), 0);
+	CHECK_EQ(install_filter(p, ARRAY_SIZE(p)), -EACCES);
+	CHECK_EQ(G(prctl, 38L, 1L), 0); // PR_SET_NO_NEW_PRIVS
+	CHECK_EQ(install_filter(p, ARRAY_SIZE(p)), 0);
+	CHECK_EQ(G(getppid), -77);
+	CHECK_EQ(G(prctl, 21L), 2); // PR_GET_SECCOMP
+	G(uname, G_MEM);
+	return 1;
+}
+
+static int sandboxed_trap(void *arg)
+{
+	const struct sock_filter p[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sync, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP | 5),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+
+	hits = 0;
+	g_sigaction(SIGSYS, count, 4, 0);
+	CHECK_EQ(install_filter(p, ARRAY_SIZE(p)), 0);
+	CHECK_EQ(G(sync), SYS_sync);
+	CHECK_EQ(hits, 1);
+	CHECK_EQ(last_value & 0xffffffff, SYS_sync);
+	CHECK_EQ(G(seccomp, 0L, 0L, 0L), -EINVAL); // strict after a filter
+	return 2;
+}
+
+static int t_seccomp(void *arg)
+{
+	int64_t pid = g_fork(sandboxed, NULL);
+	int st;
+
+	CHECK_EQ(g_wait(pid, 0, &st), pid);
+	CHECK(WIFSIGNALED(st) && WTERMSIG(st) == SIGSYS);
+	pid = g_fork(sandboxed_trap, NULL);
+	CHECK_EQ(g_wait(pid, 0, &st), pid);
+	CHECK_EQ(WEXITSTATUS(st), 2);
+	return 0;
+}
+
+static void test_seccomp(void **state)
+{
+	run(t_seccomp, 0);
+}
+
 static int t_misc(void *arg)
 {
 	struct rlimit rl = {100, 200};
@@ -908,7 +980,7 @@ int main(void)
 		cmocka_unit_test(test_restart), cmocka_unit_test(test_stop), cmocka_unit_test(test_sigchld),
 		cmocka_unit_test(test_fault), cmocka_unit_test(test_altstack), cmocka_unit_test(test_suspend),
 		cmocka_unit_test(test_session), cmocka_unit_test(test_orphan_group), cmocka_unit_test(test_itimer),
-		cmocka_unit_test(test_ptimer), cmocka_unit_test(test_creds), cmocka_unit_test(test_misc),
+		cmocka_unit_test(test_ptimer), cmocka_unit_test(test_creds), cmocka_unit_test(test_misc), cmocka_unit_test(test_seccomp),
 		cmocka_unit_test(test_number_of_checks),
 	};
 
