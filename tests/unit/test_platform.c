@@ -63,11 +63,18 @@ static void loop_once(void)
 	}
 }
 
-static void on_wait(struct pf_ctx *ctx)
+static void usual_on_wait(struct pf_ctx *ctx)
 {
 	while (!ctx->owner)
 		loop_once();
 	ctx->owner = (void *)((uintptr_t)ctx->owner - 1);
+}
+
+static void (*wait_hook)(struct pf_ctx *) = usual_on_wait;
+
+static void on_wait(struct pf_ctx *ctx)
+{
+	wait_hook(ctx);
 }
 
 static const struct pf_event *run(struct pf_ctx *ctx)
@@ -978,6 +985,143 @@ static void test_cost(void **state)
 	end(c);
 }
 
+// A guest that overwrites what it shares with us while it makes calls: whatever we read there, we go
+// on, and it can always be killed.
+GUEST(scribble, "mov $1000,%eax; syscall\n"
+		// rdi: seed; the first thread (rsi == 0) calls, the second writes
+		"test %rsi,%rsi; jnz 2f\n"
+		"1: mov $1000,%eax; mov $0x500100,%edi; xor %esi,%esi; syscall; mov $39,%eax; syscall\n"
+		"mov $2,%eax; mov $0x500100,%edi; nop; syscall; jmp 1b\n"
+		"2: mov $0x7fff20000000,%r8; mov %rdi,%rax\n"
+		"3: mov $6364136223846793005,%rcx; imul %rcx,%rax; mov $1442695040888963407,%rcx; add %rcx,%rax\n"
+		"mov %rax,%rdx; shr $33,%rdx; and %r9d,%edx; mov %rax,%rbx; shr $20,%rbx\n"
+		"test $0x100000,%eax; jz 4f; and $15,%ebx; 4: mov %ebx,(%r8,%rdx,4)\n"
+		"mov $300,%ecx; 5: dec %ecx; jnz 5b; jmp 3b");
+
+static void wait_or_kill(struct pf_ctx *ctx)
+{
+	uint64_t start = now_ns();
+
+	while (!ctx->owner) {
+		pf_poll(pf);
+		if (now_ns() - start > 30000000) {
+			pf_as_kill(ctx->as);
+			start = UINT64_MAX / 2;
+		}
+	}
+	ctx->owner = (void *)((uintptr_t)ctx->owner - 1);
+}
+
+static uint32_t rnd_state = 12345;
+static uint32_t rnd(uint32_t n)
+{
+	rnd_state = rnd_state * 1103515245 + 12345;
+	return (rnd_state >> 8) % n;
+}
+
+static void scribble_step(struct pf_ctx *c)
+{
+	struct pf_op op = {.kind = PF_OP_PROTECT, .addr = DATA + 0x1000, .len = 0x1000, .prot = 3};
+	const volatile void *p;
+	struct abi_regs r;
+	struct pf_as *as;
+	struct pf_ctx *k;
+	static uint8_t fp[8192];
+	void *s;
+
+	switch (rnd(12)) {
+	case 0:
+		pf_queue_op(c, &op);
+		break;
+	case 1:
+		s = pf_store(c, DATA + 0x200, 16);
+		if (s)
+			memset(s, 1, 16);
+		break;
+	case 2:
+		pf_queue_op(c, &op);
+		pf_flush(c);
+		break;
+	case 3:
+		pf_get_regs(c, &r);
+		break;
+	case 4:
+		pf_get_fp(c, fp);
+		break;
+	case 5:
+		if (pf_snapshot(c, DATA + 0x100, &p))
+			assert_in_range(*(const volatile uint8_t *)p, 0, 255);
+		break;
+	case 6:
+		if (rnd(20) == 0 && pf_fork(c, &as, &k) == 0) {
+			k->owner = NULL;
+			pf_ctx_exit(k);
+			pf_as_free(as);
+		}
+		break;
+	case 7:
+		op.fd = zygote_sock;
+		op.kind = PF_OP_MAP_FD;
+		pf_queue_op(c, &op);
+		break;
+	default:
+		pf_set_result(c, -38);
+	}
+}
+
+static void (*usual_wait)(struct pf_ctx *);
+
+static void test_scribble(void **state)
+{
+	uint64_t until = now_ns() + 3000000000ULL;
+	int lives = 0;
+
+	if (!is_systrap)
+		skip();
+	patch_from = CODE;
+	usual_wait = wait_hook;
+	wait_hook = wait_or_kill;
+	while (now_ns() < until) {
+		struct pf_ctx *c = RUN(scribble), *t = NULL;
+		struct pf_as *as = c->as;
+		struct abi_regs r;
+
+		expect_call(run(c), 1000);
+		assert_int_equal(pf_thread_new(c, &t), 0);
+		t->owner = NULL;
+		pf_get_regs(t, &r);
+		r.rdi = rnd(1 << 30);
+		r.rsi = 1;
+		r.r9 = rnd(2) ? 0x3f : 0x7ff; // the control words only, or all of them
+		pf_set_regs(t, &r);
+		pf_get_regs(c, &r);
+		r.rsi = 0;
+		pf_set_regs(c, &r);
+		pf_resume(t);
+		for (int i = 0; i < 3000 && c->ev.kind != PF_EV_DEAD; i++) {
+			c->owner = NULL;
+			pf_resume(c);
+			if (rnd(50) == 0)
+				pf_kick(c);
+			wait_or_kill(c);
+			if (c->ev.kind == PF_EV_DEAD)
+				break;
+			scribble_step(c);
+			if (c->ev.kind == PF_EV_FAULT)
+				break;
+		}
+		pf_as_kill(as);
+		wait_or_kill(t);
+		pf_ctx_exit(t);
+		pf_ctx_exit(c);
+		pf_as_free(as);
+		lives++;
+	}
+	print_message("%d lives\n", lives);
+	wait_hook = usual_wait;
+	patch_from = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -987,9 +1131,11 @@ int main(void)
 		cmocka_unit_test(test_kick_fault),
 		cmocka_unit_test(test_fp),     cmocka_unit_test(test_hostile), cmocka_unit_test(test_dead),
 		cmocka_unit_test(test_vdso),   cmocka_unit_test(test_cost),    cmocka_unit_test(test_patch),
-		cmocka_unit_test(test_patch_kick), cmocka_unit_test(test_patch_race),
+		cmocka_unit_test(test_patch_kick), cmocka_unit_test(test_patch_race), cmocka_unit_test(test_scribble),
 	};
 
+	if (getenv("ONLY"))
+		cmocka_set_test_filter(getenv("ONLY"));
 	return cmocka_run_group_tests_name("systrap", tests, setup_systrap, teardown) +
 	       cmocka_run_group_tests_name("ptrace", tests, setup_ptrace, teardown);
 }
