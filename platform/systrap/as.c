@@ -38,7 +38,7 @@ static int watch_socket(struct systrap *st, struct st_as *as)
 
 	// Never blocks: a stub that does not read must not stop us.
 	if (fcntl(as->sock, F_SETFL, O_NONBLOCK) < 0 ||
-	    setsockopt(as->sock, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)) < 0 ||
+	    (!as->pid && setsockopt(as->sock, SOL_SOCKET, SO_PASSCRED, &one, sizeof(one)) < 0) ||
 	    epoll_ctl(st->ep_fd, EPOLL_CTL_ADD, as->sock, &e) < 0)
 		return -errno;
 	return 0;
@@ -66,6 +66,7 @@ int st_as_adopt(struct systrap *st, int sock, int mem_fd, pid_t pid, struct st_a
 	as->sock = sock;
 	as->mem_fd = mem_fd;
 	as->pid = pid;
+	as->born = true;
 	r = map_ctx_memory(as);
 	if (!r)
 		r = watch_socket(st, as);
@@ -99,14 +100,19 @@ fail:
 	return NULL;
 }
 
-void st_as_release(struct st_as *as)
+static void free_contexts(struct st_as *as)
 {
-	struct systrap *st = st_of(as->base.pf);
-
 	for (uint32_t i = 0; i < as->cap; i++)
 		if (as->ctxs[i] && as->ctxs[i] != ST_DRAINING)
 			st_ctx_free(as->ctxs[i]);
 	kassert(as->n_ctx == 0);
+}
+
+void st_as_release(struct st_as *as)
+{
+	struct systrap *st = st_of(as->base.pf);
+
+	free_contexts(as);
 	LIST_REMOVE(as, link);
 	if (as->sock >= 0) {
 		if (as != st->zygote)
@@ -163,6 +169,7 @@ bool st_as_attest(struct st_as *as)
 	if (is_known_pid(st, cred.pid))
 		return false;
 	as->pid = cred.pid;
+	as->born = true;
 	return true;
 }
 
@@ -177,6 +184,7 @@ static int queue_fork(struct st_ctx *parent, struct st_ctx *child)
 	close(steal_fd(&as->peer));
 	kassert(st_op_add(parent, STUB_OP_FORK, 0, 0)); // the callers saw to it that there is room
 	parent->n_map_ops++;
+	st_expect_clone(parent, true);
 	child->leader = child->starting = true;
 	as->leader_slot = child->slot;
 	memset(child->pg, 0, sizeof(*child->pg));
@@ -351,6 +359,7 @@ void st_as_died(struct st_as *as)
 		if (c->for_pool) {
 			c->for_pool = false;
 			st->pool_coming--;
+			st->pool_want = 0; // until somebody wants one: no endless attempts
 		}
 		st_active_remove(c);
 		if (c == st->zctx)
@@ -410,10 +419,8 @@ void systrap_as_kill(struct pf_as *pf_as)
 	struct st_as *as = st_as_of(pf_as);
 	struct systrap *st = st_of(pf_as->pf);
 
-	// On its way into being: either it has said who it is, or its attempt to will end it.
-	if (!as->pid && !as->dead && as->peer < 0 && shutdown(as->sock, SHUT_RD) == 0 &&
-	    !st_as_attest(as))
-		st->n_lost++;
+	if (!as->born && as->peer < 0 && as->sock >= 0)
+		st_as_attest(as); // perhaps it has just said so
 	if (as->pid && !as->dead)
 		as->cpu_ns = systrap_as_cpu_ns(pf_as);
 	if (as->pid) {
@@ -424,8 +431,46 @@ void systrap_as_kill(struct pf_as *pf_as)
 	st_as_died(as);
 }
 
+// Its process is on its way into being. It will be killed as soon as it says who it is.
+static void linger(struct st_as *as)
+{
+	struct systrap *st = st_of(as->base.pf);
+	struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP, .data.ptr = as};
+
+	if (epoll_ctl(st->ep_fd, EPOLL_CTL_MOD, as->sock, &e) < 0) {
+		st_as_release(as);
+		return;
+	}
+	free_contexts(as);
+	LIST_REMOVE(as, link);
+	LIST_INSERT_HEAD(&st->lingering, as, link);
+	as->lingers = true;
+}
+
+void st_as_ready(struct st_as *as, uint32_t events)
+{
+	struct systrap *st = st_of(as->base.pf);
+
+	if (!as->lingers) {
+		if (events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) {
+			epoll_ctl(st->ep_fd, EPOLL_CTL_DEL, as->sock, NULL);
+			systrap_as_kill(&as->base);
+		}
+		return;
+	}
+	systrap_as_kill(&as->base);
+	if (!as->born)
+		st->n_lost++;
+	st_as_release(as);
+}
+
 void systrap_as_free(struct pf_as *pf_as)
 {
+	struct st_as *as = st_as_of(pf_as);
+
 	systrap_as_kill(pf_as);
-	st_as_release(st_as_of(pf_as));
+	if (!as->born && as->peer < 0 && as->sock >= 0)
+		linger(as);
+	else
+		st_as_release(as);
 }

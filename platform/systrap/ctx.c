@@ -49,6 +49,7 @@ void st_ctx_free(struct st_ctx *c)
 		st_active_remove(c);
 	if (c->pending)
 		TAILQ_REMOVE(&st->pending, c, link);
+	st_expect_none(c);
 	if (c->queued)
 		TAILQ_REMOVE(&st->spawns, c, link);
 	if (st->spawning == c)
@@ -427,6 +428,8 @@ bool st_take(struct st_ctx *c)
 		saved = c->base.ev;
 	st_active_remove(c);
 	c->kicked = false;
+	if (unlikely(c->may_fork | c->may_thread))
+		st_expect_none(c);
 	if (unlikely(!take_event(c))) {
 		log_warn("systrap: stub %d broke the protocol (event %u)", as->pid, c->pg->kind & 0xff);
 		systrap_as_kill(&as->base);

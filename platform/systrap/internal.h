@@ -54,7 +54,8 @@ struct st_ctx {
 	struct st_op_note notes[STUB_OPS];
 	TAILQ_ENTRY(st_ctx) link;  // st->pending, or st->spawns
 	TAILQ_ENTRY(st_ctx) wlink; // st->op_waiters
-	struct st_ctx *wait_for;
+	TAILQ_ENTRY(st_ctx) alink; // st->expected, while may_fork or may_thread
+	uint32_t may_fork, may_thread; // clones that its operations will make
 };
 TAILQ_HEAD(st_ctx_list, st_ctx);
 
@@ -64,8 +65,10 @@ struct st_as {
 	struct pf_as base;
 	int mem_fd, sock;
 	int peer;         // the child's end of sock until it is sent; then -1
-	pid_t pid;        // 0: not known yet
+	pid_t pid;        // 0: not known yet, or no more
+	bool born;        // its process said who it is
 	bool dead;        // killed, or seen dead
+	bool lingers;     // on st->lingering; no contexts any more
 	uint64_t cpu_ns;  // the last reading
 	char *map;        // STUB_CTX_TOTAL bytes
 	struct st_ctx **ctxs; // by slot
@@ -89,11 +92,13 @@ struct systrap {
 	struct st_ctx_list spawns;  // new address spaces that wait for the zygote
 	struct stub_board *board;
 	int wake_fd, ep_fd;
+	int notif_fd;               // clones ask here; -1: they need not
 	struct st_ctx **active;
 	uint32_t n_active, cap_active, cursor;
 	uint32_t n_ctx; // all contexts there are
 	uint32_t polls;
-	struct st_ctx_list pending, op_waiters;
+	struct st_ctx_list pending, op_waiters, expected;
+	LIST_HEAD(, st_as) lingering; // freed before their processes said who they are
 	struct st_ctx *pool[ST_POOL_MAX];
 	uint32_t n_pool, pool_coming, pool_want;
 	LIST_HEAD(, st_as) spaces;
@@ -149,6 +154,7 @@ struct st_as *st_as_alloc(struct systrap *st); // registered, no process yet
 void st_as_release(struct st_as *as);
 bool st_as_attest(struct st_as *as); // learns the pid of a new stub
 void st_as_died(struct st_as *as);
+void st_as_ready(struct st_as *as, uint32_t events); // its socket has something to say
 void st_spawn_done(struct systrap *st, bool ok); // the zygote is back
 void st_pool_refill(struct systrap *st);
 void st_reap(struct systrap *st);
@@ -156,6 +162,11 @@ int systrap_as_new(struct platform *pf, struct pf_as **ret_as, struct pf_ctx **r
 int systrap_fork(struct pf_ctx *parent, struct pf_as **ret_as, struct pf_ctx **ret_ctx);
 void systrap_as_kill(struct pf_as *as);
 void systrap_as_free(struct pf_as *as);
+
+// approve.c
+void st_expect_clone(struct st_ctx *c, bool fork);
+void st_expect_none(struct st_ctx *c);
+void st_approve(struct systrap *st); // or refuses: all that wait
 
 // ops.c
 struct stub_op *st_op_add(struct st_ctx *c, enum stub_op_kind kind, uint64_t addr, uint64_t len); // NULL: full

@@ -28,6 +28,11 @@
 #define STUB_FD_CTX   3 // zygote at start only
 #define STUB_FD_BOARD 4 // zygote at start only
 
+// How stubs clone (clone(2)): CLONE_PARENT with SIGCHLD; VM FS FILES SIGHAND THREAD SYSVSEM PARENT_SETTID
+// CHILD_CLEARTID.
+#define STUB_FORK_FLAGS   (0x8000 | 17)
+#define STUB_THREAD_FLAGS (0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x100000 | 0x200000)
+
 #define STUB_KICK_SIGNAL 23 // SIGURG: one of those that the host never fails to send
 
 // Offsets in struct stub_ctx, for assembler.
@@ -181,5 +186,5 @@ struct stub_board {
 };
 
 // What the zygote reports in the args of its STUB_EV_READY.
-enum { STUB_READY_VDSO, STUB_READY_VDSO_START, STUB_READY_VDSO_END, STUB_READY_FSGSBASE };
+enum { STUB_READY_VDSO, STUB_READY_VDSO_START, STUB_READY_VDSO_END, STUB_READY_FSGSBASE, STUB_READY_LISTENER };
 #endif

@@ -32,15 +32,12 @@ static void check_fds(struct systrap *st)
 	uint64_t v;
 
 	for (int i = 0; i < n; i++) {
-		struct st_as *as = ev[i].data.ptr;
-
-		if (!as) {
-			if (read(st->wake_fd, &v, sizeof(v)) < 0)
-				continue;
-		} else if (ev[i].events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) {
-			epoll_ctl(st->ep_fd, EPOLL_CTL_DEL, as->sock, NULL);
-			systrap_as_kill(&as->base);
-		}
+		if (ev[i].data.ptr == st)
+			st_approve(st);
+		else if (ev[i].data.ptr)
+			st_as_ready(ev[i].data.ptr, ev[i].events);
+		else if (read(st->wake_fd, &v, sizeof(v)) < 0)
+			continue;
 	}
 }
 
@@ -116,6 +113,8 @@ static unsigned systrap_poll(struct platform *pf)
 	}
 	if (unlikely(!TAILQ_EMPTY(&st->op_waiters)))
 		st_ops_check_waiters(st);
+	if (unlikely(!TAILQ_EMPTY(&st->expected)))
+		st_approve(st);
 	if (unlikely(++st->polls % FULL_EVERY == 0)) {
 		if (st->polls % (FULL_EVERY * 16) == 0)
 			check_fds(st);
@@ -226,6 +225,22 @@ static int wait_zygote(struct systrap *st)
 	return 0;
 }
 
+// The descriptor through which we approve clones waits in the socket.
+static int take_listener(struct systrap *st, int sock)
+{
+	struct epoll_event e = {.events = EPOLLIN, .data.ptr = st};
+	unsigned n = 0;
+	char byte;
+
+	if (!st->zctx->pg->args[STUB_READY_LISTENER]) {
+		log_warn("systrap: the host lets nobody listen to seccomp: guests can clone their stubs at will");
+		return 0;
+	}
+	if (recv_fds(sock, &byte, 1, 0, &st->notif_fd, 1, &n) != 1 || n != 1)
+		return -EPROTO;
+	return epoll_ctl(st->ep_fd, EPOLL_CTL_ADD, st->notif_fd, &e) < 0 ? -errno : 0;
+}
+
 static int attach(struct systrap *st, const struct pf_config *cfg)
 {
 	struct epoll_event e = {.events = EPOLLIN, .data.ptr = NULL};
@@ -253,7 +268,8 @@ static int attach(struct systrap *st, const struct pf_config *cfg)
 	if (!st->zctx)
 		return -ENOMEM;
 	st->zctx->leader = true;
-	return wait_zygote(st);
+	r = wait_zygote(st);
+	return r ? r : take_listener(st, cfg->zygote_sock);
 }
 
 static void systrap_destroy(struct platform *pf)
@@ -264,17 +280,20 @@ static void systrap_destroy(struct platform *pf)
 	// The zygote goes first and takes its sentry-side end along last: no new stubs.
 	while ((as = LIST_FIRST(&st->spaces)))
 		systrap_as_free(&as->base);
-	for (int i = 0; i < 1000 && (st->n_corpses || st->n_lost); i++) {
+	for (int i = 0; i < 1000 && (st->n_corpses || st->n_lost || !LIST_EMPTY(&st->lingering)); i++) {
 		struct timespec pause = {0, 200000};
 
+		check_fds(st);
 		st_reap(st);
-		if (st->n_corpses || st->n_lost)
+		if (st->n_corpses || st->n_lost || !LIST_EMPTY(&st->lingering))
 			nanosleep(&pause, NULL);
 	}
 	if (st->board)
 		munmap(st->board, PAGE_SIZE);
 	if (st->wake_fd >= 0)
 		close(st->wake_fd);
+	if (st->notif_fd >= 0)
+		close(st->notif_fd);
 	if (st->ep_fd >= 0)
 		close(st->ep_fd);
 	kfree(st->active);
@@ -291,11 +310,13 @@ static int systrap_create(const struct pf_config *cfg, struct platform **ret_pf)
 		return -ENOMEM;
 	st->base.ops = &systrap_backend;
 	st->base.cfg = *cfg;
-	st->wake_fd = st->ep_fd = -1;
+	st->wake_fd = st->ep_fd = st->notif_fd = -1;
 	st->self = getpid();
 	TAILQ_INIT(&st->pending);
 	TAILQ_INIT(&st->op_waiters);
 	TAILQ_INIT(&st->spawns);
+	TAILQ_INIT(&st->expected);
+	LIST_INIT(&st->lingering);
 	LIST_INIT(&st->spaces);
 	st->pool_want = 1;
 	st->spin_credit = 8;

@@ -60,6 +60,7 @@ int systrap_thread_new(struct pf_ctx *creator, struct pf_ctx **ret_ctx)
 		st_ctx_free(n);
 		return -EAGAIN;
 	}
+	st_expect_clone(c, false);
 	memset(n->pg, 0, sizeof(*n->pg));
 	n->pg->local = c->pg->local;
 	n->pg->state = STUB_SENTRY;

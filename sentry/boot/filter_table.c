@@ -83,7 +83,7 @@ static const struct filter_row rows[] = {
 	{.call = "setsockopt", .cmp = {ARG_EQ(1, SOL_SOCKET), ARG_EQ(2, SO_PASSCRED)}},
 	CALL("process_vm_readv"),
 	CALL("process_vm_writev"),
-	{.call = "waitid", .cmp = {ARG_EQ(0, P_PID)}},
+	{.call = "waitid", .cmp = {ARG_LE(0, P_PID)}}, // or P_ALL
 	CALL("kill"),
 	CALL("tgkill"),
 	// The event loop and time.

@@ -691,6 +691,25 @@ static void test_hostile(void **state)
 	end(c);
 }
 
+// Nor does a guest clone its stub by itself.
+GUEST(cloner, "mov $0x7fff00010000,%rbx\n"
+	      "mov $56,%edi; mov $0x8011,%esi; xor %edx,%edx; xor %ecx,%ecx; xor %r8d,%r8d; xor %r9d,%r9d; call *%rbx\n"
+	      "mov %rax,%r12; mov $56,%edi; mov $0x350f00,%esi; call *%rbx\n"
+	      "mov %rax,%rdi; mov %r12,%rsi; mov $1000,%eax; syscall; hlt");
+
+static void test_cloner(void **state)
+{
+	struct pf_ctx *c;
+
+	if (!is_systrap)
+		skip();
+	c = RUN(cloner);
+	expect_call(run(c), 1000);
+	assert_int_equal(c->ev.sc.args[0], -EPERM);
+	assert_int_equal(c->ev.sc.args[1], -EPERM);
+	end(c);
+}
+
 static void test_dead(void **state)
 {
 	struct pf_ctx *c = RUN(spin), *d;
@@ -1131,7 +1150,7 @@ int main(void)
 		cmocka_unit_test(test_kick_fault),
 		cmocka_unit_test(test_fp),     cmocka_unit_test(test_hostile), cmocka_unit_test(test_dead),
 		cmocka_unit_test(test_vdso),   cmocka_unit_test(test_cost),    cmocka_unit_test(test_patch),
-		cmocka_unit_test(test_patch_kick), cmocka_unit_test(test_patch_race), cmocka_unit_test(test_scribble),
+		cmocka_unit_test(test_patch_kick), cmocka_unit_test(test_patch_race), cmocka_unit_test(test_scribble), cmocka_unit_test(test_cloner),
 	};
 
 	if (getenv("ONLY"))

@@ -19,8 +19,6 @@ struct rule {
 // MAP_SHARED PRIVATE FIXED ANONYMOUS GROWSDOWN NORESERVE POPULATE
 #define MAP_BITS (0x1 | 0x2 | 0x10 | 0x20 | 0x100 | 0x4000 | 0x8000)
 #define PROT_BITS 7
-#define THREAD_FLAGS (0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x100000 | 0x200000)
-#define FORK_FLAGS (0x8000 | 17)
 #define FUTEX_BITS (128 | 256)
 
 static const struct rule rules[] = {
@@ -50,8 +48,8 @@ static const struct rule rules[] = {
 	{47, {IS(0, STUB_FD_SOCK), IS(2, 0)}},                  // recvmsg
 	{3, {ANY}},                                             // close
 	{33, {IS(1, STUB_FD_SOCK)}},                            // dup2
-	{56, {IS(0, THREAD_FLAGS)}},                            // clone
-	{56, {IS(0, FORK_FLAGS)}},
+	{56, {IS(0, STUB_THREAD_FLAGS)}},                       // clone; see stub_install_listener
+	{56, {IS(0, STUB_FORK_FLAGS)}},
 	{60, {ANY}},                                            // exit
 	{231, {ANY}},                                           // exit_group
 	{24, {ANY}},                                            // sched_yield
@@ -76,6 +74,7 @@ struct insn {
 #define RET 0x06
 #define RET_TRAP 0x00030000u
 #define RET_ALLOW 0x7fff0000u
+#define RET_USER_NOTIF 0x7fc00000u
 #define OFF_NR 0
 #define OFF_ARCH 4
 #define OFF_IP 8
@@ -131,6 +130,24 @@ static void build(void)
 	for (uint32_t i = 0; !stub_fsgsbase && i < sizeof(rules_no_fsgsbase) / sizeof(rules_no_fsgsbase[0]); i++)
 		emit_rule(&rules_no_fsgsbase[i]);
 	emit(RET, RET_TRAP, 0, 0);
+}
+
+// A filter of its own, below the other: clones wait for the sentry's approval. The descriptor through
+// which it approves, or -errno.
+int64_t stub_install_listener(void)
+{
+	static struct insn notify[] = {
+		{LD, 0, 0, OFF_NR},
+		{JEQ, 0, 1, 56},
+		{RET, 0, 0, RET_USER_NOTIF},
+		{RET, 0, 0, RET_ALLOW},
+	};
+	struct {
+		uint16_t len;
+		struct insn *filter;
+	} fprog = {sizeof(notify) / sizeof(notify[0]), notify};
+
+	return SYS3(317, 1 /* SECCOMP_SET_MODE_FILTER */, 8 /* NEW_LISTENER */, &fprog);
 }
 
 int64_t stub_install_filter(void)

@@ -24,30 +24,6 @@
 #define PR_SET_PDEATHSIG 1
 #define PR_SET_NAME 15
 #define SIGKILL 9
-#define SIGCHLD 17
-#define CLONE_PARENT 0x8000
-// VM FS FILES SIGHAND THREAD SYSVSEM PARENT_SETTID CHILD_CLEARTID
-#define THREAD_FLAGS (0x100 | 0x200 | 0x400 | 0x800 | 0x10000 | 0x40000 | 0x100000 | 0x200000)
-
-struct iovec {
-	void *base;
-	uint64_t len;
-};
-struct msghdr {
-	void *name;
-	uint32_t namelen, pad;
-	struct iovec *iov;
-	uint64_t iovlen;
-	void *control;
-	uint64_t controllen;
-	int32_t flags, pad2;
-};
-struct cmsg {
-	uint64_t len;
-	int32_t level, type;
-	int32_t fds[2];
-};
-
 // Receives n (1 or 2) descriptors. 0 or -errno.
 static int64_t recv_fds(uint32_t n, int32_t *ret_fds)
 {
@@ -131,7 +107,7 @@ static int64_t start_thread(const struct abi_ucontext *uc, uint64_t slot)
 	}
 	top = (uint64_t)nu - 16;
 	*(uint64_t *)top = (uint64_t)nu;
-	r = stub_clone_thread(THREAD_FLAGS, (void *)top, &c->tid, &c->tid);
+	r = stub_clone_thread(STUB_THREAD_FLAGS, (void *)top, &c->tid, &c->tid);
 	return r < 0 ? r : 0;
 }
 
@@ -165,7 +141,7 @@ static int64_t fork_stub(void)
 	if (r < 0)
 		return r;
 	stub_patch_lock(); // no call site half rewritten in the child
-	r = SYS2(NR_clone, CLONE_PARENT | SIGCHLD, 0);
+	r = SYS2(NR_clone, STUB_FORK_FLAGS, 0);
 	stub_patch_unlock();
 	if (r == 0) {
 		if (become_child(fds[0], fds[1]) < 0)

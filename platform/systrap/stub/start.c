@@ -10,6 +10,7 @@
 #define NR_prctl 157
 #define NR_exit_group 231
 #define NR_prlimit64 302
+#define NR_sendmsg 46
 #define NR_membarrier 324
 
 #define AT_SYSINFO_EHDR 33
@@ -113,6 +114,33 @@ static void find_vdso(struct stub_ctx *c, uint64_t vdso)
 	c->args[STUB_READY_VDSO_END] = end;
 }
 
+// Sends the sentry the descriptor through which it approves clones. Where the host lets nobody listen,
+// or somebody listens already, there is none.
+static void offer_listener(struct stub_ctx *c)
+{
+	int64_t fd = stub_install_listener();
+	char byte = 'L';
+	struct iovec iov = {&byte, 1};
+	struct cmsg cm;
+	struct msghdr h;
+
+	if (fd < 0)
+		return;
+	memset(&cm, 0, sizeof(cm));
+	memset(&h, 0, sizeof(h));
+	cm.len = 20;
+	cm.level = 1; // SOL_SOCKET, SCM_RIGHTS
+	cm.type = 1;
+	cm.fds[0] = (int32_t)fd;
+	h.iov = &iov;
+	h.iovlen = 1;
+	h.control = &cm;
+	h.controllen = sizeof(cm);
+	need(SYS3(NR_sendmsg, STUB_FD_SOCK, &h, 0), 26);
+	SYS1(NR_close, fd);
+	c->args[STUB_READY_LISTENER] = 1;
+}
+
 static void zygote_main(void)
 {
 	struct stub_ctx *c = stub_ctx_at(0);
@@ -160,6 +188,7 @@ void stub_start(const uint64_t *sp)
 		SYS4(NR_prlimit64, 0, RLIMIT_STACK, lim, 0);
 	}
 	SYS2(NR_prctl, 15 /* PR_SET_NAME */, name);
+	offer_listener(c);
 	need(stub_install_filter(), 25);
 	stub_on_stack((void *)stub_stack_top(0), zygote_main);
 }

@@ -117,6 +117,7 @@ bool stub_local_call(struct stub_ctx *c, bool retry);
 // Copies what call nr will want to read of guest memory into the payload; returns how many pieces.
 uint32_t stub_snapshot(struct stub_ctx *c, uint32_t nr);
 
+int64_t stub_install_listener(void);
 // Installs the seccomp filter of all stubs. 0 or -errno.
 int64_t stub_install_filter(void);
 
@@ -147,4 +148,24 @@ bool stub_patch_step(uint64_t rip);
 // No site is half rewritten while it is held.
 void stub_patch_lock(void);
 void stub_patch_unlock(void);
+// --- messages with descriptors (recvmsg(2)) ------------------------------------------------------
+struct iovec {
+	void *base;
+	uint64_t len;
+};
+struct msghdr {
+	void *name;
+	uint32_t namelen, pad;
+	struct iovec *iov;
+	uint64_t iovlen;
+	void *control;
+	uint64_t controllen;
+	int32_t flags, pad2;
+};
+struct cmsg {
+	uint64_t len;
+	int32_t level, type;
+	int32_t fds[2];
+};
+
 #pragma GCC visibility pop
