@@ -7,7 +7,6 @@
 #include <sys/resource.h>
 
 #include "sentry/kernel/seccomp.h"
-#include "sentry/syscalls/syscalls.h"
 
 DEFINE_SLAB(slab_task, struct task);
 DEFINE_SLAB(slab_tg, struct thread_group);
@@ -257,17 +256,9 @@ void kernel_each_process(void (*fn)(struct thread_group *tg, void *arg), void *a
 
 // --- the loop -----------------------------------------------------------------------------------
 
-// Out of line: a number that is not in the table.
-static int64_t no_such_call(struct task *t)
-{
-	log_debug("%s[%d]: no system call %u", t->comm, t->tid->nr, t->sc_nr);
-	return -ENOSYS;
-}
-
 static void serve_syscall(struct task *t)
 {
 	const struct pf_event *ev = &t->ctx->ev;
-	const struct syscall_row *row;
 	int64_t r;
 
 	t->sc_nr = ev->sc.nr;
@@ -278,11 +269,7 @@ static void serve_syscall(struct task *t)
 		task_syscall_enter(t);
 	if (unlikely((t->seccomp || t->seccomp_strict) && seccomp_deny(t, &r)))
 		goto answer;
-	row = &syscall_table[t->sc_nr < SYSCALL_MAX ? t->sc_nr : SYSCALL_MAX - 1];
-	if (likely(t->sc_nr < SYSCALL_MAX && row->fn))
-		r = row->fn(t, t->sc_args);
-	else
-		r = no_such_call(t);
+	r = task_call(t);
 answer:
 	if (unlikely(task_syscall_exit))
 		task_syscall_exit(t, r);

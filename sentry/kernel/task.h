@@ -186,6 +186,8 @@ static inline struct task *current_task(void) { return (struct task *)sched_curr
 // Called around every system call when set (strace): before the handler; after it with its result.
 extern void (*task_syscall_enter)(struct task *t);
 extern void (*task_syscall_exit)(struct task *t, int64_t result);
+// Performs t->sc_nr with t->sc_args. The syscalls room defines it: here alone the kernel calls upward.
+int64_t task_call(struct task *t);
 
 // Set by the rooms that keep such things: a session leader has died (its terminal hangs up); a
 // process with tg->ipc has died.
