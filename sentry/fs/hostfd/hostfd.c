@@ -261,17 +261,34 @@ static ssize_t hostfd_write(struct file *f, struct uio *u, int64_t *pos)
 	return r == -EINTR ? -ERESTARTSYS : r;
 }
 
-// --- plain files: positions are the host's, shared with whoever else has the description ---------
+// --- plain files ------------------------------------------------------------------------------------
+// The file that was passed on has the host's position, shared with whoever else has the description; one
+// that the guest opened again (/dev/stdout) has its own.
+
+static bool own_position(const struct file *f, const int64_t *pos)
+{
+	return f->priv || pos != &f->pos;
+}
 
 static ssize_t plain_read(struct file *f, struct uio *u, int64_t *pos)
 {
-	return uio_host_read(u, hostfd_of(f)->fd, pos == &f->pos ? -1 : *pos, 0);
+	bool own = own_position(f, pos);
+	ssize_t r = uio_host_read(u, hostfd_of(f)->fd, own ? *pos : -1, 0);
+
+	if (own && r > 0)
+		*pos += r;
+	return r;
 }
 
 static ssize_t plain_write(struct file *f, struct uio *u, int64_t *pos)
 {
-	ssize_t r = uio_host_write(u, hostfd_of(f)->fd, pos == &f->pos ? -1 : *pos, 0);
+	struct hostfd *h = hostfd_of(f);
+	bool own = own_position(f, pos);
+	struct stat st;
+	ssize_t r = uio_host_write(u, h->fd, own ? *pos : -1, own && f->flags & O_APPEND ? RWF_APPEND : 0);
 
+	if (own && r > 0)
+		*pos = f->flags & O_APPEND && fstat(h->fd, &st) == 0 ? st.st_size : *pos + r;
 	if (r == -EPIPE)
 		vfs_self()->epipe();
 	return r;
@@ -279,8 +296,16 @@ static ssize_t plain_write(struct file *f, struct uio *u, int64_t *pos)
 
 static int64_t plain_llseek(struct file *f, int64_t off, int whence)
 {
-	int64_t r = lseek(hostfd_of(f)->fd, off, whence);
+	struct hostfd *h = hostfd_of(f);
+	struct stat st;
+	int64_t r;
 
+	if (f->priv) {
+		if (fstat(h->fd, &st) < 0)
+			return -errno;
+		return generic_llseek(f, off, whence, st.st_size);
+	}
+	r = lseek(h->fd, off, whence);
 	return r < 0 ? -errno : r;
 }
 
@@ -321,6 +346,7 @@ static int hostfd_open(struct inode *inode, struct file *f)
 		return -ENXIO; // as Linux for /proc/self/fd/N of a socket
 	if (((f->mode & FMODE_READ) && h->accmode == O_WRONLY) || ((f->mode & FMODE_WRITE) && h->accmode == O_RDONLY))
 		return -EACCES;
+	f->priv = h; // see own_position()
 	return 0;
 }
 
