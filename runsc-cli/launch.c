@@ -45,7 +45,7 @@ struct launch {
 	struct tree *trees;
 	unsigned ntrees;
 	struct boot_doc doc;
-	int doc_fd, exe, gofer_sock[2], ctl[2], err[2], sync[2];
+	int doc_fd, exe, null, gofer_sock[2], ctl[2], err[2], sync[2];
 };
 
 // --- what is to be served -------------------------------------------------------------------
@@ -199,7 +199,7 @@ _Noreturn static void gofer_child(struct launch *l)
 	}
 	jail_rlimit(RLIMIT_NOFILE, MAX_FILES);
 	jail_rlimit(RLIMIT_CORE, 0);
-	exe = jail_place_fds(all, ARRAY_SIZE(fds) + l->ntrees, l->exe);
+	exe = jail_place_fds(all, ARRAY_SIZE(fds) + l->ntrees, l->null, l->exe);
 	if (!BOOT_SANITIZED)
 		jail_empty_root();
 	jail_set_caps(GOFER_CAPS, false);
@@ -223,7 +223,7 @@ _Noreturn static void sentry_child(struct launch *l, int log_fd)
 		jail_die("cannot become nobody");
 	jail_rlimit(RLIMIT_NOFILE, MAX_FILES);
 	jail_rlimit(RLIMIT_CORE, 0);
-	exe = jail_place_fds(fds, BOOT_FD_END, l->exe);
+	exe = jail_place_fds(fds, BOOT_FD_END, l->null, l->exe);
 	// Mounting is for the empty root, which boot_main() goes to once the zygote is started.
 	jail_set_caps(CAPBIT(CAP_SYS_ADMIN) | CAPBIT(CAP_SETPCAP), true);
 	snprintf(id, sizeof(id), "--id=%s", l->cfg->id);
@@ -340,6 +340,9 @@ static int start_both(struct launch *l, struct sandbox *sb)
 	l->exe = open("/proc/self/exe", O_PATH | O_CLOEXEC);
 	if (l->exe < 0)
 		return cli_errno(errno, "/proc/self/exe");
+	l->null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (l->null < 0)
+		return cli_errno(errno, "/dev/null");
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, l->gofer_sock) < 0 ||
 	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, l->ctl) < 0 || pipe2(l->err, O_CLOEXEC) < 0 ||
 	    pipe2(l->sync, O_CLOEXEC) < 0)
@@ -350,10 +353,10 @@ static int start_both(struct launch *l, struct sandbox *sb)
 
 int launch_start(const struct launch_cfg *cfg, struct sandbox *ret)
 {
-	struct launch l = {.cfg = cfg, .doc_fd = -1, .exe = -1, .gofer_sock = {-1, -1}, .ctl = {-1, -1}, .err = {-1, -1}, .sync = {-1, -1}};
+	struct launch l = {.cfg = cfg, .doc_fd = -1, .exe = -1, .null = -1, .gofer_sock = {-1, -1}, .ctl = {-1, -1}, .err = {-1, -1}, .sync = {-1, -1}};
 	struct sandbox sb = {.sentry = -1, .gofer = -1, .sentry_pidfd = -1, .gofer_pidfd = -1, .log_fd = -1};
 	int r = start_both(&l, &sb);
-	int *fds[] = {&l.doc_fd, &l.exe, &l.gofer_sock[0], &l.gofer_sock[1], &l.ctl[1], &l.err[1], &l.sync[0], &l.sync[1], &sb.log_fd};
+	int *fds[] = {&l.doc_fd, &l.exe, &l.null, &l.gofer_sock[0], &l.gofer_sock[1], &l.ctl[1], &l.err[1], &l.sync[0], &l.sync[1], &sb.log_fd};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(fds); i++)
 		close_fd(fds[i]);

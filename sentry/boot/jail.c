@@ -56,15 +56,13 @@ void jail_empty_root(void)
 		jail_die("cannot make the empty root read-only");
 }
 
-int jail_place_fds(const int *fds, unsigned n, int exe)
+int jail_place_fds(const int *fds, unsigned n, int null, int exe)
 {
-	int *high = calloc(n + 1, sizeof(int)), null = -1, above = MAX(100u, n + 10);
+	int *high = calloc(n + 1, sizeof(int)), above = MAX(100u, n + 10);
 
 	if (!high)
 		jail_die("descriptors");
 	for (unsigned i = 0; i < n; i++) {
-		if (fds[i] < 0 && null < 0)
-			null = open("/dev/null", O_RDWR | O_CLOEXEC);
 		high[i] = fcntl(fds[i] < 0 ? null : fds[i], F_DUPFD_CLOEXEC, above);
 		if (high[i] < 0)
 			jail_die("cannot duplicate a descriptor");

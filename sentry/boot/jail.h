@@ -10,9 +10,9 @@ void jail_init_fn(void (*say)(const char *line));
 _Noreturn void jail_die(const char *what); // "what: strerror(errno)"
 // Puts an empty read-only tmpfs in the place of everything mounted.
 void jail_empty_root(void);
-// Closes every descriptor but fds[0..n-1], which become 0..n-1; fds[i] == -1: /dev/null. exe is kept
+// Closes every descriptor but fds[0..n-1], which become 0..n-1; fds[i] == -1: null, which is /dev/null. exe is kept
 // too, close-on-exec, and returned under its new number.
-int jail_place_fds(const int *fds, unsigned n, int exe);
+int jail_place_fds(const int *fds, unsigned n, int null, int exe);
 // Leaves exactly `caps` in the bounding, permitted, effective and inheritable sets; ambient: whether
 // they survive the exec of somebody who is not root. Sets no_new_privs.
 void jail_set_caps(uint64_t caps, bool ambient);
