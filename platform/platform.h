@@ -81,6 +81,9 @@ struct pf_hooks {
 	// same for sites that are near each other, and after a fork. 0: leave the site alone: it is not in a
 	// private file mapping that is readable, executable and not writable. NULL: no site is rewritten.
 	uint64_t (*patch_area)(struct pf_as *as, uint64_t site, uint64_t len);
+	// Whatever guest processes start from was killed: no new one can be made. Called from pf_poll() or from
+	// pf_prepare_sleep(), more than once perhaps. NULL: nobody minds.
+	void (*lost)(struct platform *pf);
 };
 
 struct pf_config {

@@ -431,6 +431,7 @@ static bool fault_behind(struct pt_ctx *c)
 
 void pt_stopped(struct pt_ctx *c, int status)
 {
+	struct pt_platform *pt = ctx_pt(c);
 	int event, sig;
 
 	if (WIFSTOPPED(status) && status >> 16 && c->state != PT_SENTRY && !c->pending && fault_behind(c)) {
@@ -442,6 +443,8 @@ void pt_stopped(struct pt_ctx *c, int status)
 
 	if (!WIFSTOPPED(status)) {
 		c->gone = c->reaped = true;
+		if (pt->zygote && c == pt->zygote->leader && pt->p.cfg.hooks.lost)
+			pt->p.cfg.hooks.lost(&pt->p);
 		if (c->state != PT_SENTRY && !c->pending)
 			post_kind(c, PF_EV_DEAD);
 		return;

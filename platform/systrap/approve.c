@@ -10,6 +10,9 @@
 
 #include "platform/systrap/internal.h"
 
+// A signal (a kick, a freezer's) makes the host start a clone again, before or after our approval: then it asks again.
+#define MAX_AGAIN 16
+
 // c has queued operations that will clone.
 void st_expect_clone(struct st_ctx *c, bool fork)
 {
@@ -17,8 +20,11 @@ void st_expect_clone(struct st_ctx *c, bool fork)
 
 	if (st->notif_fd < 0)
 		return;
-	if (!c->may_fork && !c->may_thread)
+	if (!c->expected) {
 		TAILQ_INSERT_TAIL(&st->expected, c, alink);
+		c->expected = true;
+		c->may_again = 0;
+	}
 	if (fork)
 		c->may_fork++;
 	else
@@ -27,8 +33,9 @@ void st_expect_clone(struct st_ctx *c, bool fork)
 
 void st_expect_none(struct st_ctx *c)
 {
-	if (!c->may_fork && !c->may_thread)
+	if (!c->expected)
 		return;
+	c->expected = false;
 	c->may_fork = c->may_thread = 0;
 	TAILQ_REMOVE(&ctx_st(c)->expected, c, alink);
 }
@@ -42,10 +49,18 @@ static bool is_expected(struct systrap *st, uint32_t tid, uint64_t flags)
 		uint32_t *may = flags == STUB_FORK_FLAGS ? &c->may_fork : &c->may_thread;
 		pid_t pid = ctx_as(c)->pid;
 
-		if (!*may || !pid || syscall(SYS_tgkill, pid, tid, 0) < 0)
+		if (!pid || (!*may && (!c->may_again || c->cloner != tid || c->clone_flags != flags)) ||
+		    syscall(SYS_tgkill, pid, tid, 0) < 0)
 			continue;
-		if (--*may == 0 && !c->may_fork && !c->may_thread)
-			TAILQ_REMOVE(&st->expected, c, alink);
+		if (!*may) {
+			c->may_again--;
+			return true;
+		}
+		--*may;
+		if (!c->may_again || c->cloner != tid || c->clone_flags != flags)
+			c->may_again = MAX_AGAIN;
+		c->cloner = tid;
+		c->clone_flags = flags;
 		return true;
 	}
 	return false;

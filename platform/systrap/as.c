@@ -455,6 +455,8 @@ void st_as_ready(struct st_as *as, uint32_t events)
 		if (events & (EPOLLHUP | EPOLLRDHUP | EPOLLERR)) {
 			epoll_ctl(st->ep_fd, EPOLL_CTL_DEL, as->sock, NULL);
 			systrap_as_kill(&as->base);
+			if (as == st->zygote && st->ready && st->base.cfg.hooks.lost)
+				st->base.cfg.hooks.lost(&st->base);
 		}
 		return;
 	}

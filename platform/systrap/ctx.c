@@ -428,7 +428,7 @@ bool st_take(struct st_ctx *c)
 		saved = c->base.ev;
 	st_active_remove(c);
 	c->kicked = false;
-	if (unlikely(c->may_fork | c->may_thread))
+	if (unlikely(c->expected))
 		st_expect_none(c);
 	if (unlikely(!take_event(c))) {
 		log_warn("systrap: stub %d broke the protocol (event %u)", as->pid, c->pg->kind & 0xff);

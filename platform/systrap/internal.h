@@ -54,8 +54,11 @@ struct st_ctx {
 	struct st_op_note notes[STUB_OPS];
 	TAILQ_ENTRY(st_ctx) link;  // st->pending, or st->spawns
 	TAILQ_ENTRY(st_ctx) wlink; // st->op_waiters
-	TAILQ_ENTRY(st_ctx) alink; // st->expected, while may_fork or may_thread
+	TAILQ_ENTRY(st_ctx) alink; // st->expected
+	bool expected;
 	uint32_t may_fork, may_thread; // clones that its operations will make
+	uint32_t cloner, may_again; // who asked last, and how many times more it may ask for the same
+	uint64_t clone_flags;
 };
 TAILQ_HEAD(st_ctx_list, st_ctx);
 
@@ -88,6 +91,7 @@ struct systrap {
 	struct st_as *zygote;
 	struct st_ctx *zctx;
 	bool zygote_busy;
+	bool ready;                 // the zygote has started
 	struct st_ctx *spawning;    // the child that the zygote forks right now
 	struct st_ctx_list spawns;  // new address spaces that wait for the zygote
 	struct stub_board *board;

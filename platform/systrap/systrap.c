@@ -222,6 +222,7 @@ static int wait_zygote(struct systrap *st)
 	st->vdso_end = pg->args[STUB_READY_VDSO_END];
 	if (st->vdso && (st->vdso < PF_GUEST_TOP || st->vdso_start > st->vdso || st->vdso_end <= st->vdso))
 		st->vdso = st->vdso_start = st->vdso_end = 0;
+	st->ready = true;
 	return 0;
 }
 

@@ -68,6 +68,13 @@ static void on_gofer_dead(void *arg)
 	boot_exit(137);
 }
 
+static void on_zygote_dead(struct platform *p)
+{
+	log_err("the zygote is gone: ending the sandbox");
+	control_fail(137, "the zygote was killed");
+	boot_exit(137);
+}
+
 // Gives up everything but what the filter's table lists. Before: the zygote is started, host facts are read.
 static int lock_down(void)
 {
@@ -89,7 +96,7 @@ static int lock_down(void)
 
 static int start_platform(void)
 {
-	struct pf_config cfg = {.hooks = {.event = sched_ctx_event, .wait = sched_ctx_wait, .patch_area = mm_patch_area}, .zygote_sock = -1,
+	struct pf_config cfg = {.hooks = {.event = sched_ctx_event, .wait = sched_ctx_wait, .patch_area = mm_patch_area, .lost = on_zygote_dead}, .zygote_sock = -1,
 				.zygote_pid = -1, .host_cpus = doc->host_cpus, .no_patching = doc->no_patching};
 	struct zygote_config zc = {.id = doc->id};
 	pid_t pid;

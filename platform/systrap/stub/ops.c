@@ -107,7 +107,9 @@ static int64_t start_thread(const struct abi_ucontext *uc, uint64_t slot)
 	}
 	top = (uint64_t)nu - 16;
 	*(uint64_t *)top = (uint64_t)nu;
-	r = stub_clone_thread(STUB_THREAD_FLAGS, (void *)top, &c->tid, &c->tid);
+	do // a kick may come while the sentry thinks about it
+		r = stub_clone_thread(STUB_THREAD_FLAGS, (void *)top, &c->tid, &c->tid);
+	while (r == -EINTR);
 	return r < 0 ? r : 0;
 }
 
@@ -141,7 +143,9 @@ static int64_t fork_stub(void)
 	if (r < 0)
 		return r;
 	stub_patch_lock(); // no call site half rewritten in the child
-	r = SYS2(NR_clone, STUB_FORK_FLAGS, 0);
+	do
+		r = SYS2(NR_clone, STUB_FORK_FLAGS, 0);
+	while (r == -EINTR);
 	stub_patch_unlock();
 	if (r == 0) {
 		if (become_child(fds[0], fds[1]) < 0)
