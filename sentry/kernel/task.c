@@ -245,6 +245,14 @@ unsigned kernel_ntasks(void)
 	return nr_tasks;
 }
 
+void kernel_each_group(void (*fn)(struct thread_group *tg, void *arg), void *arg)
+{
+	struct thread_group *tg;
+
+	LIST_FOREACH(tg, &all_processes, all)
+		fn(tg, arg);
+}
+
 void kernel_each_process(void (*fn)(struct thread_group *tg, void *arg), void *arg)
 {
 	struct thread_group *tg;

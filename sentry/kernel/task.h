@@ -224,6 +224,7 @@ _Noreturn void task_exit(struct task *t, int code);      // one thread; code as 
 _Noreturn void task_exit_group(struct task *t, int code);
 // Runs fn for every live thread group. Never waits.
 void kernel_each_process(void (*fn)(struct thread_group *tg, void *arg), void *arg);
+void kernel_each_group(void (*fn)(struct thread_group *tg, void *arg), void *arg); // zombies as well
 unsigned kernel_ntasks(void);
 // First tid > nr in use, or -1: for /proc's getdents.
 int32_t kernel_next_pid(int32_t nr);

@@ -81,7 +81,7 @@ static int kill_everybody(struct task *t, int sig, const struct ksiginfo *info)
 {
 	struct kill_all k = {.t = t, .info = info, .sig = sig, .result = -EPERM};
 
-	kernel_each_process(kill_each, &k);
+	kernel_each_group(kill_each, &k);
 	return k.n ? k.result : -ESRCH;
 }
 

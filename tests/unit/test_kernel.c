@@ -227,6 +227,11 @@ static int exec_target(void *arg)
 	return 42;
 }
 
+static int exec_target_any(void *arg)
+{
+	return 0;
+}
+
 static int exec_child(void *arg)
 {
 	g_exec(1);
@@ -964,6 +969,158 @@ static void test_misc(void **state)
 	run(t_misc, 0);
 }
 
+// --- anything goes ------------------------------------------------------------------------------
+
+static uint64_t rnd_state;
+
+static uint64_t rnd(uint64_t n)
+{
+	rnd_state ^= rnd_state << 13;
+	rnd_state ^= rnd_state >> 7;
+	rnd_state ^= rnd_state << 17;
+	return rnd_state % n;
+}
+
+static int chaos(void *arg);
+
+static int chaos_thread(void *arg)
+{
+	chaos(arg);
+	g_call(SYS_exit, 1L, 0L, 0L, 0L, 0L, 0L);
+	return 0;
+}
+
+static bool coin(void *arg)
+{
+	return rnd(4) == 0;
+}
+
+static void chaos_signal(void)
+{
+	static const int sigs[] = {SIGUSR1, SIGUSR1, SIGSTOP, SIGCONT, SIGCONT, SIGTERM, SIGKILL, SIGCHLD, 40, SIGTSTP};
+	int64_t pid = 1 + (int64_t)rnd(40);
+	long sig = sigs[rnd(ARRAY_SIZE(sigs))];
+
+	if (rnd(3) == 0)
+		G(tkill, pid, sig);
+	else
+		G(kill, rnd(8) == 0 ? -pid : pid, sig);
+}
+
+static void chaos_step(intptr_t depth)
+{
+	uint64_t it[4] = {0, 0, 0, 1 + rnd(2000)};
+	int st;
+
+	switch (rnd(16)) {
+	case 0:
+		if (depth)
+			g_fork(chaos, (void *)(depth - 1));
+		break;
+	case 1:
+		if (depth)
+			g_clone(THREAD_FLAGS | CLONE_CHILD_CLEARTID, chaos_thread, (void *)(depth - 1), 0, G_MEM + 0x100);
+		break;
+	case 2:
+		if (depth)
+			g_clone(CLONE_VM | CLONE_VFORK | SIGCHLD, rnd(2) ? exec_child : chaos, (void *)(depth - 1), 0, 0);
+		break;
+	case 3:
+		g_wait(-1, (int)rnd(2) * WNOHANG | (int)rnd(2) * WUNTRACED, &st);
+		break;
+	case 4:
+		g_sleep_ns(rnd(100000));
+		break;
+	case 5:
+		g_mask(rnd(2) ? SIG_BLOCK : SIG_UNBLOCK, SIGBIT(SIGUSR1) | SIGBIT(40), NULL);
+		break;
+	case 6:
+		if (rnd(2))
+			G(setsid);
+		else
+			G(setpgid, 0L, (long)rnd(40));
+		break;
+	case 7:
+		g_park(coin, NULL);
+		break;
+	case 8:
+		g_put(G_MEM + 0x200, it, sizeof(it));
+		G(setitimer, (long)ITIMER_REAL, G_MEM + 0x200, 0L);
+		break;
+	case 9:
+		if (rnd(6) == 0)
+			g_exec(3);
+		break;
+	case 10:
+		if (rnd(10) == 0)
+			g_exit(1);
+		break;
+	case 11:
+		G(prctl, 36L, (long)rnd(2)); // a subreaper, or not
+		break;
+	case 12:
+		if (rnd(20) == 0)
+			g_fault(SIGSEGV, SEGV_MAPERR, 0x10);
+		break;
+	default:
+		chaos_signal();
+	}
+}
+
+static int chaos(void *arg)
+{
+	for (int i = 0; i < 15; i++)
+		chaos_step((intptr_t)arg);
+	return 0;
+}
+
+static void show(struct thread_group *tg, void *arg)
+{
+	struct task *t;
+
+	print_error("process %d of %d: state %d, %u threads, %u live, exit %d, exec %d, stopped %d\n", tg->pid->nr,
+		    tg->parent ? tg->parent->pid->nr : 0, tg->state, tg->nthreads, tg->live_threads, tg->group_exit,
+		    tg->execing, tg->stopped);
+	TAILQ_FOREACH(t, &tg->threads, tg_link)
+		print_error("  %d: call %u%s%s%s%s\n", t->tid->nr, t->sc_nr, t->in_syscall ? " in call" : "",
+			    t->exiting ? " exiting" : "", t->killed ? " killed" : "", t->vt.st.sleeping ? " asleep" : "");
+}
+
+static int t_chaos(void *arg)
+{
+	int st;
+
+	g_sigaction(SIGUSR1, nop, rnd(2) * 0x10000000, 0);
+	g_sigaction(40, nop, 0, 0);
+	g_sigaction(SIGALRM, nop, 0, 0);
+	for (int i = 0; i < 4; i++)
+		g_fork(chaos, (void *)3);
+	g_sleep_ns(3000000);
+	for (int i = 0; i < 100 && G(kill, -1L, (long)SIGKILL) != -ESRCH; i++) {
+		g_sleep_ns(1000);
+		while (g_wait(-1, WNOHANG | __WALL, &st) > 0)
+			;
+	}
+	if (kernel_ntasks() != 1)
+		kernel_each_group(show, NULL);
+	CHECK_EQ(kernel_ntasks(), 1);
+	return 0;
+}
+
+static void test_chaos(void **state)
+{
+	guest_program(1, exec_target_any);
+	guest_program(3, exec_target_any);
+	for (seed = 1; seed <= 400; seed++) {
+		guest_failures = 0;
+		rnd_state = seed * 0x9e3779b97f4a7c15ULL;
+		if (guest_run(seed, t_chaos, NULL) != 0 || guest_failures) {
+			print_error("seed %lu\n", seed);
+			fail();
+		}
+	}
+}
+
 static void test_number_of_checks(void **state)
 {
 	assert_true(guest_checks > 60);
@@ -981,7 +1138,7 @@ int main(void)
 		cmocka_unit_test(test_fault), cmocka_unit_test(test_altstack), cmocka_unit_test(test_suspend),
 		cmocka_unit_test(test_session), cmocka_unit_test(test_orphan_group), cmocka_unit_test(test_itimer),
 		cmocka_unit_test(test_ptimer), cmocka_unit_test(test_creds), cmocka_unit_test(test_misc), cmocka_unit_test(test_seccomp),
-		cmocka_unit_test(test_number_of_checks),
+		cmocka_unit_test(test_chaos), cmocka_unit_test(test_number_of_checks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
