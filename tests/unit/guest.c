@@ -19,6 +19,8 @@
 #define HANDLER 0x403000UL // of signal n: + 16 * n
 #define RESTORER 0x404000UL
 #define ARGS (G_MEM + 0xf000)
+#define STACKS (G_MEM + 0x10000) // for signal frames: threads of one process must not share
+#define NSTACKS 128
 
 unsigned guest_checks, guest_failures;
 
@@ -95,8 +97,8 @@ static struct guest *guest_of(struct pf_ctx *ctx)
 	}
 	struct start *s = (struct start *)r->rsp;
 
-	r->rsp = G_MEM + 0xe000;
 	g = guest_new(ctx, s->fn, s->arg);
+	r->rsp = STACKS + (g->id % NSTACKS + 1) * 0x2000;
 	free(s);
 	return g;
 }
@@ -305,7 +307,7 @@ static void make_program(unsigned n)
 	e.h.e_phnum = 2;
 	e.p[0] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_vaddr = 0x400000, .p_filesz = sizeof(e),
 			      .p_memsz = 0x5000, .p_align = 4096};
-	e.p[1] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_vaddr = G_MEM, .p_memsz = 0x10000,
+	e.p[1] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_vaddr = G_MEM, .p_memsz = 0x10000 + NSTACKS * 0x2000,
 			      .p_align = 4096};
 	snprintf(name, sizeof(name), "/bin/%u", n);
 	assert_int_equal(vfs_openat(AT_FDCWD, name, O_CREAT | O_WRONLY, 0755, WALK_FOLLOW, &f), 0);
