@@ -137,9 +137,11 @@ void task_drop_mm(struct task *t, bool last)
 {
 	struct pf_ctx *ctx = t->ctx;
 	struct mm *mm = t->mm;
-	uint64_t ns;
+	uint64_t ns, rss_kb, shared;
 
 	if (last) {
+		rss_kb = mm_rss_pages(mm, &shared) * (PAGE_SIZE / 1024);
+		t->tg->maxrss_kb = MAX(t->tg->maxrss_kb, rss_kb);
 		ns = ref_read(&mm->users) == 1 ? pf_as_cpu_ns(mm->as) : pf_ctx_cpu_ns(ctx);
 		t->cpu_ns_done += ns;
 		t->tg->cpu_base_ns += ns;

@@ -23,6 +23,11 @@ void tg_get_rusage(struct thread_group *tg, struct rusage_ns *ret)
 	ret->utime_ns = tg_cpu_ns(tg);
 	ret->stime_ns = tg->stime_ns;
 	ret->maxrss_kb = tg->maxrss_kb;
+	if (tg->leader && tg->leader->mm) {
+		uint64_t shared, kb = mm_rss_pages(tg->leader->mm, &shared) * (PAGE_SIZE / 1024);
+
+		ret->maxrss_kb = MAX(ret->maxrss_kb, kb);
+	}
 	ret->minflt = tg->minflt;
 	ret->majflt = tg->majflt;
 	ret->nvcsw = tg->nvcsw;
