@@ -277,10 +277,11 @@ int vfs_openat(int dirfd, const char *name, unsigned flags, uint32_t mode, unsig
 		if (err)
 			return err;
 		dir_wanted |= w.slash;
+		follow |= w.slash && !creating;
 		if (creating)
 			err = open_last_create(&w, flags, mode, follow, &link, &created);
 		else
-			err = walk_last(&w, follow || w.slash, &link);
+			err = walk_last(&w, follow, &link);
 		if (err < 0)
 			return err;
 		if (!err)

@@ -476,7 +476,7 @@ int walk_begin(struct walk *w, int dirfd, const char *name, unsigned flags)
 static int walk_all(struct walk *w, const char *name, struct path *ret)
 {
 	const char *link;
-	bool dir_wanted = w->flags & WALK_DIRECTORY;
+	bool dir_wanted = w->flags & WALK_DIRECTORY, follow = w->flags & WALK_FOLLOW;
 	int err;
 
 	for (;;) {
@@ -484,7 +484,8 @@ static int walk_all(struct walk *w, const char *name, struct path *ret)
 		if (err)
 			return err;
 		dir_wanted |= w->slash;
-		err = walk_last(w, (w->flags & WALK_FOLLOW) || w->slash, &link);
+		follow |= w->slash; // and what the links lead to is followed as well
+		err = walk_last(w, follow, &link);
 		if (err < 0)
 			return err;
 		if (!err)
