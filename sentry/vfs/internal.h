@@ -64,6 +64,7 @@ struct dentry *lookup_locked(struct dentry *parent, const char *name, size_t len
 // --- permission ---------------------------------------------------------------------------------
 int may_create_in(struct inode *dir, const struct cred *c);
 int may_delete(struct dentry *dir, struct dentry *victim, bool want_dir, const struct cred *c);
+int may_open_in_sticky(uint32_t dir_mode, uint32_t dir_uid, const struct inode *inode, const struct cred *c);
 static inline bool sb_or_mnt_rdonly(const struct path *p)
 {
 	return (p->mnt && p->mnt->flags & MNT_RDONLY) || p->dentry->sb->flags & SB_RDONLY;

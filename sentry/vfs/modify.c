@@ -6,7 +6,7 @@
 // --- creating ---------------------------------------------------------------------------------------
 
 // Walks to the directory of `name`, locks it, and finds that the name is free. *ret_d: a reference to the
-// negative dentry. Ended by create_end().
+// negative dentry. Ended by create_end(). The right to create is still to be checked.
 static int create_begin(struct walk *w, int dirfd, const char *name, bool want_dir, struct dentry **ret_d)
 {
 	struct inode *dir;
@@ -31,10 +31,8 @@ static int create_begin(struct walk *w, int dirfd, const char *name, bool want_d
 			err = -EEXIST;
 		else if (w->slash && !want_dir)
 			err = -ENOENT;
-		else if (sb_or_mnt_rdonly(&w->path))
-			err = -EROFS;
 		else
-			err = may_create_in(dir, vfs_self()->cred);
+			err = sb_or_mnt_rdonly(&w->path) ? -EROFS : 0;
 		if (!err) {
 			*ret_d = d;
 			return 0;
@@ -70,7 +68,9 @@ int vfs_mkdir(int dirfd, const char *name, uint32_t mode)
 		return err;
 	dir = w.path.dentry->inode;
 	mode = S_IFDIR | (mode & (S_ISVTX | 0777) & ~vfs_self()->fs->umask);
-	err = dir->ops->mkdir ? dir->ops->mkdir(dir, d, mode, &inode) : -EPERM;
+	err = may_create_in(dir, vfs_self()->cred);
+	if (!err)
+		err = dir->ops->mkdir ? dir->ops->mkdir(dir, d, mode, &inode) : -EPERM;
 	if (!err)
 		created(d, inode);
 	create_end(&w, d);
@@ -104,8 +104,11 @@ int vfs_mknod(int dirfd, const char *name, uint32_t mode, uint64_t rdev, struct 
 		return err;
 	dir = w.path.dentry->inode;
 	mode = (mode & S_IFMT) | (mode & 07777 & ~vfs_self()->fs->umask);
+	err = may_create_in(dir, vfs_self()->cred);
 	// A whiteout (character device 0/0) may be made by anybody, as on Linux.
-	if ((S_ISCHR(mode) || S_ISBLK(mode)) && !(S_ISCHR(mode) && rdev == 0) && !capable_over(dir, vfs_self()->cred, CAP_MKNOD))
+	if (err)
+		;
+	else if ((S_ISCHR(mode) || S_ISBLK(mode)) && !(S_ISCHR(mode) && rdev == 0) && !capable_over(dir, vfs_self()->cred, CAP_MKNOD))
 		err = -EPERM;
 	else if (S_ISREG(mode))
 		err = dir->ops->create ? dir->ops->create(dir, d, mode, &inode) : -EACCES;
@@ -132,7 +135,9 @@ int vfs_symlink(int dirfd, const char *name, const char *target)
 	if (err)
 		return err;
 	dir = w.path.dentry->inode;
-	err = dir->ops->symlink ? dir->ops->symlink(dir, d, target, &inode) : -EPERM;
+	err = may_create_in(dir, vfs_self()->cred);
+	if (!err)
+		err = dir->ops->symlink ? dir->ops->symlink(dir, d, target, &inode) : -EPERM;
 	if (!err)
 		created(d, inode);
 	create_end(&w, d);
@@ -163,8 +168,12 @@ int vfs_link(const struct path *old, int dirfd, const char *name)
 	dir = w.path.dentry->inode;
 	if (old->mnt != w.path.mnt || inode->sb != dir->sb)
 		err = -EXDEV;
-	else if (!may_link(inode, vfs_self()->cred))
+	else if (vfs_protected.hardlinks && !may_link(inode, vfs_self()->cred))
 		err = -EPERM;
+	else
+		err = may_create_in(dir, vfs_self()->cred);
+	if (err)
+		;
 	else if (!dir->ops->link || S_ISDIR(inode->mode))
 		err = -EPERM;
 	else if (inode->nlink == 0 && !inode->linkable)

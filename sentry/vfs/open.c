@@ -263,6 +263,7 @@ int vfs_openat(int dirfd, const char *name, unsigned flags, uint32_t mode, unsig
 	bool created = false, dir_wanted = flags & O_DIRECTORY;
 	bool creating = (flags & (O_CREAT | O_PATH)) == O_CREAT;
 	bool follow = !(flags & O_NOFOLLOW) && !(creating && flags & O_EXCL);
+	uint32_t dir_mode, dir_uid;
 	struct path p;
 	int err;
 
@@ -278,6 +279,8 @@ int vfs_openat(int dirfd, const char *name, unsigned flags, uint32_t mode, unsig
 			return err;
 		dir_wanted |= w.slash;
 		follow |= w.slash && !creating;
+		dir_mode = w.path.dentry->inode->mode;
+		dir_uid = w.path.dentry->inode->uid;
 		if (creating)
 			err = open_last_create(&w, flags, mode, follow, &link, &created);
 		else
@@ -293,6 +296,8 @@ int vfs_openat(int dirfd, const char *name, unsigned flags, uint32_t mode, unsig
 		err = -EEXIST;
 	else if (creating && S_ISDIR(p.dentry->inode->mode))
 		err = -EISDIR;
+	else if (creating && !created && (err = may_open_in_sticky(dir_mode, dir_uid, p.dentry->inode, vfs_self()->cred)))
+		;
 	else if (dir_wanted && !S_ISDIR(p.dentry->inode->mode))
 		err = -ENOTDIR;
 	else

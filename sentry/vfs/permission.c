@@ -3,6 +3,8 @@
 
 #include "sentry/vfs/internal.h"
 
+struct vfs_protected vfs_protected = {.symlinks = 1, .hardlinks = 1, .regular = 2, .fifos = 1};
+
 // The POSIX ACL of an inode, as its extended attribute has it (version 2, little endian).
 struct acl_entry {
 	uint16_t tag, perm;
@@ -151,4 +153,20 @@ int may_delete(struct dentry *dir, struct dentry *victim, bool want_dir, const s
 		return -EISDIR;
 	}
 	return dir->inode->nlink == 0 ? -ENOENT : 0;
+}
+
+// open(2) with O_CREAT of what is there already: not somebody else's file in a sticky directory that anybody may
+// write to (protected_regular, protected_fifos).
+int may_open_in_sticky(uint32_t dir_mode, uint32_t dir_uid, const struct inode *inode, const struct cred *c)
+{
+	if (!(dir_mode & S_ISVTX) || inode->uid == dir_uid || inode->uid == c->fsuid)
+		return 0;
+	if ((S_ISREG(inode->mode) && !vfs_protected.regular) || (S_ISFIFO(inode->mode) && !vfs_protected.fifos))
+		return 0;
+	if (dir_mode & S_IWOTH)
+		return -EACCES;
+	if (dir_mode & S_IWGRP &&
+	    ((S_ISREG(inode->mode) && vfs_protected.regular > 1) || (S_ISFIFO(inode->mode) && vfs_protected.fifos > 1)))
+		return -EACCES;
+	return 0;
 }

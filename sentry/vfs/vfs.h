@@ -270,6 +270,8 @@ int path_walk_at(const struct path *start, const struct path *root, const char *
 // As d_path(): the path seen from root; "(unreachable)" and " (deleted)" as Linux. In the arena.
 int path_name(const struct path *p, const struct path *root, char **ret);
 
+extern struct vfs_protected { unsigned symlinks, hardlinks, regular, fifos; } vfs_protected; // fs.protected_*: proc_sys_fs(5)
+
 enum { MAY_EXEC = 1, MAY_WRITE = 2, MAY_READ = 4, MAY_APPEND = 8, MAY_ACCESS = 16 };
 int inode_permission(struct inode *inode, const struct cred *c, int mask);     // mode bits, ACL, capabilities; -EACCES
 int path_permission(const struct path *p, const struct cred *c, int mask);     // and mount flags: -EROFS

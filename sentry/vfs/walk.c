@@ -141,7 +141,7 @@ static bool may_follow(const struct walk *w, const struct inode *link)
 {
 	const struct inode *dir = w->path.dentry->inode;
 
-	if (!w->cred || link->uid == w->cred->fsuid)
+	if (!vfs_protected.symlinks || !w->cred || link->uid == w->cred->fsuid)
 		return true;
 	if ((dir->mode & (S_ISVTX | S_IWOTH)) != (S_ISVTX | S_IWOTH))
 		return true;
