@@ -140,9 +140,7 @@ int file_open_path(const struct path *p, unsigned flags, bool created, struct fi
 		return open_path_only(p, flags, ret);
 	if (created)
 		flags &= ~(unsigned)O_TRUNC;
-	if (!S_ISREG(inode->mode) && !S_ISDIR(inode->mode) && !S_ISLNK(inode->mode))
-		flags &= ~(unsigned)O_TRUNC;
-	err = may_open(p, created ? 0 : open_access(flags), flags);
+	err = may_open(p, created ? 0 : open_access(flags), flags); // O_TRUNC needs the right to write even to a FIFO
 	if (!err)
 		err = do_open(p, flags, &f);
 	if (err)
@@ -231,7 +229,7 @@ static int open_tmpfile(int dirfd, const char *name, unsigned flags, uint32_t mo
 	char tmp[24];
 	int err;
 
-	err = path_walk(dirfd, name, walk_flags | WALK_FOLLOW | WALK_DIRECTORY, &p);
+	err = path_walk(dirfd, name, walk_flags | (flags & O_NOFOLLOW ? 0 : WALK_FOLLOW) | WALK_DIRECTORY, &p);
 	if (err)
 		return err;
 	dir = p.dentry->inode;
