@@ -143,16 +143,16 @@ int tty_set_pgrp(struct tty *t, int32_t nr)
 	return 0;
 }
 
-// A session leader has died: the terminal is lost to all of the session.
+// A session leader has died: the session loses its terminal. Files that are open on it live on, as
+// those on a pair do on Linux.
 static void leader_exit(struct thread_group *tg)
 {
 	struct tty *t = tg->tty;
 
 	tg->tty = NULL;
 	if (t && t->session == tg->session) {
-		tty_get(t);
-		tty_hang_up(t);
-		tty_put(t);
+		tty_signal(t, SIGHUP);
+		tty_forget(t);
 	}
 }
 
