@@ -136,13 +136,35 @@ static void regs_put(struct stub_regs *t, const struct abi_regs *r)
 	t->fs_base = r->fs_base, t->gs_base = r->gs_base;
 }
 
+// One store and nothing else, as most calls have it: it travels in the line that goes to the stub
+// anyway, or with its bytes only. Every line more costs what the hand-over itself does.
+static bool give_store(struct st_ctx *c)
+{
+	const struct st_op_note *n = &c->notes[0];
+	struct stub_ctx *pg = c->pg;
+
+	if (c->n_ops != 1 || n->kind != STUB_OP_STORE)
+		return false;
+	pg->args[0] = n->addr;
+	pg->args[1] = n->len;
+	if (n->len <= STUB_STORE_INLINE)
+		memcpy(&pg->args[2], (uint8_t *)pg + STUB_PAYLOAD_OFF + n->off, n->len);
+	else
+		pg->args[2] = n->off;
+	c->n_given = 1;
+	c->n_ops = c->n_stores = 0;
+	return true;
+}
+
 void st_give(struct st_ctx *c, uint32_t cmd)
 {
 	struct stub_ctx *pg = c->pg;
 	uint32_t old;
 
 	cmd |= c->cmd;
-	if (unlikely(c->n_ops)) {
+	if (c->n_ops && !(cmd & STUB_CMD_FLUSH) && give_store(c)) {
+		cmd |= STUB_CMD_STORE;
+	} else if (unlikely(c->n_ops)) {
 		pg->n_ops = c->n_ops;
 		pg->notify = 0;
 		__atomic_store_n(&pg->ops_done, 0, __ATOMIC_RELAXED);

@@ -97,6 +97,7 @@ enum stub_event {
 #define STUB_CMD_REGS   0x08 // regs are new, rax included
 #define STUB_CMD_EXIT   0x10 // end this host thread
 #define STUB_CMD_RETRY  0x20 // perform the call that was just reported, without the sentry if possible
+#define STUB_CMD_STORE 0x40 // one store: args are address, length, then its bytes, or their place in the payload
 
 enum stub_op_kind { // the first seven are enum pf_op_kind
 	STUB_OP_MAP_ANON,
@@ -136,6 +137,8 @@ struct stub_snap {
 #define STUB_PAYLOAD_SIZE 0x3000
 #define STUB_FP_OFF 0x4000
 #define STUB_FP_SIZE 0x2000
+
+#define STUB_STORE_INLINE 32 // bytes of a store that travel with the answer
 
 struct stub_ctx {
 	// One cache line goes back and forth in a plain system call. Processors fetch lines in pairs: nothing

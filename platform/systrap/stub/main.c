@@ -223,6 +223,19 @@ static _Noreturn void to_guest(struct stub_ctx *c, struct abi_ucontext *uc, uint
 	stub_sigreturn(uc, &c->kick);
 }
 
+// The one store of STUB_CMD_STORE. 0 or the event.
+static uint32_t run_store(struct stub_ctx *c)
+{
+	uint64_t len = c->args[1];
+	const void *from = len <= STUB_STORE_INLINE ? (const void *)&c->args[2] : stub_payload(c) + c->args[2];
+
+	if (!stub_copy((void *)c->args[0], from, len))
+		return STUB_EV_NONE;
+	c->fail_index = 0;
+	c->fail_error = -EFAULT;
+	return STUB_EV_STORE_FAULT;
+}
+
 _Noreturn void stub_serve(struct stub_ctx *c, struct abi_ucontext *uc, uint32_t kind)
 {
 	for (;;) {
@@ -234,6 +247,11 @@ _Noreturn void stub_serve(struct stub_ctx *c, struct abi_ucontext *uc, uint32_t 
 			wait_answer(c);
 		cmd = c->kind;
 		kind = STUB_EV_NONE;
+		if (cmd & STUB_CMD_STORE) {
+			kind = run_store(c);
+			if (kind)
+				continue;
+		}
 		if (cmd & STUB_CMD_OPS) {
 			kind = stub_run_ops(c, uc);
 			if (kind == STUB_EV_READY)
