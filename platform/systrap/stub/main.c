@@ -131,8 +131,6 @@ static inline void ring_if_asleep(void)
 		SYS3(NR_write, STUB_FD_WAKE, &one, sizeof(one));
 }
 
-#define LOOKS 64 // at the state, between looks at the clock
-
 static void wait_answer(struct stub_ctx *c)
 {
 	uint32_t spin = __atomic_load_n(&board()->spin_cycles, __ATOMIC_RELAXED);
@@ -142,8 +140,10 @@ static void wait_answer(struct stub_ctx *c)
 		uint64_t start = cycles();
 
 		do {
-			for (uint32_t i = 0; i < LOOKS && s == STUB_SENTRY; i++)
+			for (uint32_t i = 0; i < 8 && s == STUB_SENTRY; i++) {
+				__builtin_ia32_pause();
 				s = state_get(c);
+			}
 		} while (s == STUB_SENTRY && cycles() - start < spin);
 	}
 	while (!is_mine(s)) {
