@@ -75,13 +75,10 @@ static int list_run(int argc, char **argv)
 		struct state st;
 		struct stat sb;
 
-		// Only what is a container: others come and go meanwhile, without a word.
+		// Only what is a container; others come and go meanwhile.
 		if (e->d_name[0] == '.' || fstatat(dirfd(dir), e->d_name, &sb, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(sb.st_mode))
 			continue;
-		char path[300];
-
-		snprintf(path, sizeof(path), "%s/state.json", e->d_name);
-		if (faccessat(dirfd(dir), path, R_OK, 0) < 0 || state_open(e->d_name, &d, &st))
+		if (state_try_open(e->d_name, &d, &st) < 0)
 			continue;
 		list_one(&st, all);
 		state_free(&st);

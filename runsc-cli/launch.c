@@ -337,6 +337,10 @@ static int start_both(struct launch *l, struct sandbox *sb)
 		r = make_doc(l);
 	if (r)
 		return r;
+	// The sandbox's own descriptors are many; the container's limit is its kernel's business. Best effort.
+	struct rlimit files = {MAX_FILES, MAX_FILES};
+
+	setrlimit(RLIMIT_NOFILE, &files);
 	l->exe = open("/proc/self/exe", O_PATH | O_CLOEXEC);
 	if (l->exe < 0)
 		return cli_errno(errno, "/proc/self/exe");

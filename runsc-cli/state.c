@@ -219,25 +219,30 @@ bool state_alive(const struct state_dir *d)
 	return flock(lock, LOCK_SH | LOCK_NB) < 0;
 }
 
-int state_open(const char *id, struct state_dir *ret_dir, struct state *ret)
+int state_try_open(const char *id, struct state_dir *ret_dir, struct state *ret)
 {
 	cleanup_close int root = -1;
-	struct state_dir d = {.dir = -1, .lock = -1};
+	struct state_dir d = {.dir = -1, .lock = -1}, dead;
 	struct state s;
-	int r;
+	int r = open_root(false, &root);
 
-	r = state_check_id(id);
-	if (r)
+	if (r < 0)
 		return r;
 	snprintf(d.id, sizeof(d.id), "%s", id);
-	if (open_root(false, &root) == 0)
-		d.dir = openat(root, id, O_DIRECTORY | O_PATH | O_CLOEXEC);
+	d.dir = openat(root, id, O_DIRECTORY | O_PATH | O_CLOEXEC);
 	if (d.dir < 0)
-		return cli_fail("container %s does not exist", id);
+		return -errno;
 	r = read_state(d.dir, &s);
 	if (r < 0) {
 		state_close(&d);
-		return cli_errno(-r, "state of %s", id);
+		return r;
+	}
+	// What a foreground run that was killed left behind: nobody would ever delete it.
+	if (s.attached && open_locked(root, id, &dead) == 0) {
+		state_free(&s);
+		state_close(&d);
+		state_remove(&dead);
+		return -ENOENT;
 	}
 	if (strcmp(s.status, "stopped") != 0 && !state_alive(&d)) {
 		free(s.status);
@@ -248,6 +253,18 @@ int state_open(const char *id, struct state_dir *ret_dir, struct state *ret)
 	*ret_dir = d;
 	*ret = s;
 	return 0;
+}
+
+int state_open(const char *id, struct state_dir *ret_dir, struct state *ret)
+{
+	int r = state_check_id(id);
+
+	if (r)
+		return r;
+	r = state_try_open(id, ret_dir, ret);
+	if (r == -ENOENT)
+		return cli_fail("container %s does not exist", id);
+	return r < 0 ? cli_errno(-r, "state of %s", id) : 0;
 }
 
 void state_free(struct state *s)

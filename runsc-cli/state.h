@@ -38,6 +38,7 @@ void state_close(struct state_dir *d);
 // Looking at one. ret->dir.lock is -1: nothing is taken. A running container that is not running any
 // more has status "stopped".
 int state_open(const char *id, struct state_dir *ret_dir, struct state *ret);
+int state_try_open(const char *id, struct state_dir *ret_dir, struct state *ret); // without a word: 0 or -errno
 void state_free(struct state *s);
 // Whether somebody lives with the sandbox.
 bool state_alive(const struct state_dir *d);

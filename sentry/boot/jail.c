@@ -58,7 +58,7 @@ void jail_empty_root(void)
 
 int jail_place_fds(const int *fds, unsigned n, int null, int exe)
 {
-	int *high = calloc(n + 1, sizeof(int)), above = MAX(100u, n + 10);
+	int *high = calloc(n + 1, sizeof(int)), above = n + 10;
 
 	if (!high)
 		jail_die("descriptors");
