@@ -331,6 +331,9 @@ static void serve_rare(struct task *t)
 		pf_set_result(t->ctx, r > 0 ? -r : r);
 		break;
 	case PF_EV_DEAD:
+		// A thread that the host refused to start: its creator hears of that, nobody else does.
+		if (t->starting && !t->killed && t->tg->live_threads > 1)
+			task_exit(t, 0);
 		if (!t->killed)
 			log_info("%s[%d]: the host has ended its address space", t->comm, t->tid->nr);
 		tg_kill(t->tg, SIGKILL);
