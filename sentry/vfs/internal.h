@@ -61,6 +61,18 @@ void walk_finish(struct walk *w, struct path *ret); // hands the path over, with
 // The child of a locked directory: a reference, perhaps negative. May wait. -errno through *ret_err.
 struct dentry *lookup_locked(struct dentry *parent, const char *name, size_t len, uint32_t hash, int *ret_err);
 
+// --- mounts -------------------------------------------------------------------------------------
+struct mount *mnt_alloc(struct super_block *sb, struct dentry *root, unsigned flags);
+struct mount *mnt_clone(const struct mount *old, struct dentry *root);
+// Puts m on (parent, d), or makes it the root of its namespace, which takes over the caller's reference to m.
+void mnt_attach(struct mnt_ns *ns, struct mount *m, struct mount *parent, struct dentry *d);
+void mnt_detach(struct mount *m);       // takes m from its place; the namespace's reference becomes the caller's
+void mnt_detach_tree(struct mount *m);  // m and all that is mounted below it, references put
+struct mount *mnt_next(struct mount *m, const struct mount *root); // of the tree below root, parents first
+void mnt_propagate(struct mount *m, int depth);  // m was attached: the same happens on its parent's peers and slaves
+void mnt_propagate_umount(struct mount *m);      // m is about to be detached
+void mnt_ns_changed(struct mnt_ns *ns);
+
 // --- permission ---------------------------------------------------------------------------------
 int may_create_in(struct inode *dir, const struct cred *c);
 int may_delete(struct dentry *dir, struct dentry *victim, bool want_dir, const struct cred *c);

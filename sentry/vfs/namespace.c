@@ -1,296 +1,12 @@
-// Mounts and their namespaces: mount(2), umount2(2), pivot_root(2), mount_namespaces(7).
+// What is done with mounts: mount(2), umount2(2), pivot_root(2); namespaces; what tasks share of them.
 #include <sys/mount.h>
 
 #include "sentry/vfs/internal.h"
 
-#define MOUNT_HASH_BITS 9
-#define PROPAGATE_DEPTH 8
-
-DEFINE_SLAB(mount_slab, struct mount);
 DEFINE_SLAB(ns_slab, struct mnt_ns);
 DEFINE_SLAB(fs_slab, struct fs_struct);
 
-static LIST_HEAD(mount_head, mount) mount_hash[1 << MOUNT_HASH_BITS];
-static LIST_HEAD(, mount) peers = LIST_HEAD_INITIALIZER(peers); // every mount with a peer or master group
-static int last_group;
-
 void (*vfs_for_each_fs)(void (*fn)(struct fs_struct *fs, void *arg), void *arg);
-
-static struct mount_head *hash_of(const struct mount *mnt, const struct dentry *d)
-{
-	uint64_t h = ((uintptr_t)mnt >> 4) * 31 + ((uintptr_t)d >> 4);
-
-	return &mount_hash[h * 0x9e3779b97f4a7c15ULL >> (64 - MOUNT_HASH_BITS)];
-}
-
-struct mount *mnt_lookup(const struct mount *mnt, const struct dentry *d)
-{
-	struct mount *m;
-
-	LIST_FOREACH(m, hash_of(mnt, d), hash_link)
-		if (m->parent == mnt && m->mountpoint == d)
-			return m;
-	return NULL;
-}
-
-// --- life ---------------------------------------------------------------------------------------------
-
-static void set_groups(struct mount *m, int peer_group, int master_group)
-{
-	bool was = m->peer_group || m->master_group, is = peer_group || master_group;
-
-	m->peer_group = peer_group;
-	m->master_group = master_group;
-	if (was && !is)
-		LIST_REMOVE(m, peer_link);
-	else if (!was && is)
-		LIST_INSERT_HEAD(&peers, m, peer_link);
-}
-
-static struct mount *mnt_alloc(struct super_block *sb, struct dentry *root, unsigned flags)
-{
-	static int last_id;
-	struct mount *m = SLAB_NEW(mount_slab, struct mount);
-
-	if (!m)
-		return NULL;
-	ref_init(&m->refs, 1);
-	m->id = ++last_id;
-	m->flags = flags;
-	m->sb = sb_get(sb);
-	m->root = d_get(root);
-	LIST_INIT(&m->children);
-	return m;
-}
-
-struct mount *mnt_get(struct mount *m)
-{
-	ref_get(&m->refs);
-	return m;
-}
-
-void mnt_put(struct mount *m)
-{
-	if (!m || !ref_put(&m->refs))
-		return;
-	kassert(!m->ns && LIST_EMPTY(&m->children));
-	set_groups(m, 0, 0);
-	d_put(m->root);
-	sb_put(m->sb);
-	kfree(m->source);
-	slab_free(&mount_slab, m);
-}
-
-static struct mount *mnt_clone(const struct mount *old, struct dentry *root)
-{
-	struct mount *m = mnt_alloc(old->sb, root, old->flags);
-
-	if (!m)
-		return NULL;
-	m->propagation = old->propagation;
-	set_groups(m, old->peer_group, old->master_group);
-	if (old->source) {
-		m->source = kstrdup(old->source);
-		if (!m->source) {
-			mnt_put(m);
-			return NULL;
-		}
-	}
-	return m;
-}
-
-static void ns_changed(struct mnt_ns *ns)
-{
-	ns->seq++;
-	waitq_wake_all(&ns->changed, 0);
-}
-
-// Puts m on (parent, d); the namespace takes over the caller's reference to m.
-static void attach(struct mnt_ns *ns, struct mount *m, struct mount *parent, struct dentry *d)
-{
-	if (parent) {
-		m->parent = mnt_get(parent);
-		m->mountpoint = d_get(d);
-		kassert(d->nmounts < UINT16_MAX);
-		d->nmounts++;
-		LIST_INSERT_HEAD(hash_of(parent, d), m, hash_link);
-		LIST_INSERT_HEAD(&parent->children, m, sibling);
-	}
-	m->ns = ns;
-	TAILQ_INSERT_TAIL(&ns->mounts, m, ns_link);
-	ns->nmounts++;
-	ns_changed(ns);
-}
-
-// Takes m from its place; the namespace's reference becomes the caller's.
-static void detach(struct mount *m)
-{
-	struct mnt_ns *ns = m->ns;
-	struct mount *parent = m->parent;
-	struct dentry *d = m->mountpoint;
-
-	TAILQ_REMOVE(&ns->mounts, m, ns_link);
-	ns->nmounts--;
-	if (ns->root == m)
-		ns->root = NULL;
-	m->ns = NULL;
-	ns_changed(ns);
-	if (!parent)
-		return;
-	LIST_REMOVE(m, hash_link);
-	LIST_REMOVE(m, sibling);
-	m->parent = NULL;
-	m->mountpoint = NULL;
-	d->nmounts--;
-	d_put(d);
-	mnt_put(parent);
-}
-
-// The next mount of the tree below root, parents first.
-static struct mount *next_mount(struct mount *m, const struct mount *root)
-{
-	struct mount *next = LIST_FIRST(&m->children);
-
-	while (!next) {
-		if (m == root)
-			return NULL;
-		next = LIST_NEXT(m, sibling);
-		m = m->parent;
-	}
-	return next;
-}
-
-// Detaches m and all that is mounted below it.
-static void detach_tree(struct mount *m)
-{
-	while (m) {
-		struct mount *leaf = m, *up;
-
-		while (!LIST_EMPTY(&leaf->children))
-			leaf = LIST_FIRST(&leaf->children);
-		up = leaf == m ? NULL : m;
-		detach(leaf);
-		mnt_put(leaf);
-		m = up;
-	}
-}
-
-// --- propagation ------------------------------------------------------------------------------------------
-
-static bool hears_of(const struct mount *q, int group)
-{
-	return q->ns && (q->peer_group == group || q->master_group == group);
-}
-
-// m was attached on a shared mount: the same appears on its peers and slaves.
-static void propagate_mount(struct mount *m, int depth)
-{
-	struct mount *p = m->parent, *q, *c;
-	int group = p ? p->peer_group : 0;
-
-	if (!group || depth > PROPAGATE_DEPTH)
-		return;
-	if (!m->peer_group) {
-		set_groups(m, ++last_group, m->master_group);
-		m->propagation = MNT_SHARED;
-	}
-	LIST_FOREACH(q, &peers, peer_link) {
-		if (q == p || !hears_of(q, group) || !d_is_ancestor(q->root, m->mountpoint) || mnt_lookup(q, m->mountpoint) ||
-		    q->ns->nmounts >= MNT_NS_MAX_MOUNTS)
-			continue;
-		c = mnt_clone(m, m->root);
-		if (!c) {
-			log_warn("mount: no memory to propagate a mount");
-			return;
-		}
-		if (q->peer_group != group) {
-			set_groups(c, 0, m->peer_group);
-			c->propagation = MNT_SLAVE;
-		}
-		attach(q->ns, c, q, m->mountpoint);
-		if (q->peer_group != group)
-			propagate_mount(c, depth + 1);
-	}
-}
-
-static void propagate_umount(struct mount *m)
-{
-	int group = m->parent ? m->parent->peer_group : 0;
-	struct mount *q, *c;
-	bool again = group != 0;
-
-	while (again) {
-		again = false;
-		LIST_FOREACH(q, &peers, peer_link) {
-			if (q == m->parent || !hears_of(q, group))
-				continue;
-			c = mnt_lookup(q, m->mountpoint);
-			if (!c || c->sb != m->sb || !LIST_EMPTY(&c->children))
-				continue;
-			detach(c);
-			mnt_put(c);
-			again = true; // the list may have changed under us
-			break;
-		}
-	}
-}
-
-static void set_propagation_one(struct mount *m, enum mnt_propagation type)
-{
-	struct mount *q;
-	int group = m->peer_group;
-
-	switch (type) {
-	case MNT_SHARED:
-		if (!group)
-			set_groups(m, ++last_group, m->master_group);
-		break;
-	case MNT_SLAVE:
-		if (group) { // without other peers there is no master left to follow
-			bool others = false;
-
-			LIST_FOREACH(q, &peers, peer_link)
-				others |= q != m && q->peer_group == group;
-			set_groups(m, 0, others ? group : m->master_group);
-		}
-		if (!m->master_group)
-			type = MNT_PRIVATE;
-		break;
-	default:
-		set_groups(m, 0, 0);
-		break;
-	}
-	m->propagation = type;
-}
-
-int vfs_set_propagation(const struct path *at, uint64_t ms_flags)
-{
-	struct mount *m = at->mnt;
-	enum mnt_propagation type;
-
-	switch (ms_flags & ~(uint64_t)(MS_REC | MS_SILENT)) {
-	case MS_SHARED:
-		type = MNT_SHARED;
-		break;
-	case MS_SLAVE:
-		type = MNT_SLAVE;
-		break;
-	case MS_PRIVATE:
-		type = MNT_PRIVATE;
-		break;
-	case MS_UNBINDABLE:
-		type = MNT_UNBINDABLE;
-		break;
-	default:
-		return -EINVAL;
-	}
-	if (at->dentry != m->root || !m->ns)
-		return -EINVAL;
-	for (; m; m = ms_flags & MS_REC ? next_mount(m, at->mnt) : NULL)
-		set_propagation_one(m, type);
-	ns_changed(at->mnt->ns);
-	return 0;
-}
 
 // --- mounting --------------------------------------------------------------------------------------------
 
@@ -343,8 +59,8 @@ int vfs_mount(struct mnt_ns *ns, const struct path *at, struct super_block *sb, 
 	m = mnt_alloc(sb, root ? root : sb->root, flags);
 	if (!m)
 		return -ENOMEM;
-	attach(ns, m, to.mnt, to.dentry);
-	propagate_mount(m, 0);
+	mnt_attach(ns, m, to.mnt, to.dentry);
+	mnt_propagate(m, 0);
 	return 0;
 }
 
@@ -379,7 +95,7 @@ static int copy_children(struct mnt_ns *ns, struct mount *from, const struct den
 {
 	struct mount *m, *c;
 
-	for (m = LIST_FIRST(&from->children); m; m = next_mount(m, from)) {
+	for (m = LIST_FIRST(&from->children); m; m = mnt_next(m, from)) {
 		bool skip = (m->propagation == MNT_UNBINDABLE && bind) || !m->parent->copy ||
 			    (m->parent == from && !d_is_ancestor(d, m->mountpoint));
 
@@ -389,7 +105,7 @@ static int copy_children(struct mnt_ns *ns, struct mount *from, const struct den
 			if (!c)
 				return -ENOSPC;
 			m->copy = c;
-			attach(ns, c, m->parent->copy, m->mountpoint);
+			mnt_attach(ns, c, m->parent->copy, m->mountpoint);
 		}
 	}
 	return 0;
@@ -397,7 +113,7 @@ static int copy_children(struct mnt_ns *ns, struct mount *from, const struct den
 
 static void clear_copies(struct mount *from)
 {
-	for (struct mount *m = from; m; m = next_mount(m, from))
+	for (struct mount *m = from; m; m = mnt_next(m, from))
 		m->copy = NULL;
 }
 
@@ -419,8 +135,8 @@ int vfs_bind_mount(const struct path *from, const struct path *at, bool recursiv
 	if (!m)
 		return -ENOMEM;
 	if (!recursive) {
-		attach(ns, m, to.mnt, to.dentry);
-		propagate_mount(m, 0);
+		mnt_attach(ns, m, to.mnt, to.dentry);
+		mnt_propagate(m, 0);
 	} else {
 		struct mnt_ns tmp = {.nmounts = ns->nmounts};
 		struct mount *c;
@@ -433,21 +149,21 @@ int vfs_bind_mount(const struct path *from, const struct path *at, bool recursiv
 		if (err) {
 			m->ns = &tmp;
 			TAILQ_INSERT_HEAD(&tmp.mounts, m, ns_link);
-			detach_tree(m);
+			mnt_detach_tree(m);
 			clear_copies(from->mnt);
 			return err;
 		}
 		clear_copies(from->mnt);
-		attach(ns, m, to.mnt, to.dentry);
-		propagate_mount(m, 0);
+		mnt_attach(ns, m, to.mnt, to.dentry);
+		mnt_propagate(m, 0);
 		while ((c = TAILQ_FIRST(&tmp.mounts))) {
 			TAILQ_REMOVE(&tmp.mounts, c, ns_link);
 			TAILQ_INSERT_TAIL(&ns->mounts, c, ns_link);
 			ns->nmounts++;
 			c->ns = ns;
-			propagate_mount(c, 0);
+			mnt_propagate(c, 0);
 		}
-		ns_changed(ns);
+		mnt_ns_changed(ns);
 	}
 	return 0;
 }
@@ -470,9 +186,9 @@ int vfs_move_mount(const struct path *from, const struct path *at)
 		if (p == m)
 			return -ELOOP;
 	path_get(&to);
-	detach(m);
-	attach(ns, m, to.mnt, to.dentry);
-	propagate_mount(m, 0);
+	mnt_detach(m);
+	mnt_attach(ns, m, to.mnt, to.dentry);
+	mnt_propagate(m, 0);
 	path_put(&to);
 	return 0;
 }
@@ -506,7 +222,7 @@ int vfs_remount_bind(const struct path *at, unsigned mnt_flags)
 	if (m->flags & MNT_LOCKED && (m->flags & ~mnt_flags) & (MNT_RDONLY | MNT_NOSUID | MNT_NODEV | MNT_NOEXEC))
 		return -EPERM; // what the operator locked stays
 	m->flags = mnt_flags | (m->flags & MNT_LOCKED);
-	ns_changed(m->ns);
+	mnt_ns_changed(m->ns);
 	return 0;
 }
 
@@ -535,8 +251,8 @@ int vfs_umount(const struct path *p, int flags)
 	}
 	if (busy && !(flags & MNT_DETACH))
 		return -EBUSY;
-	propagate_umount(m);
-	detach_tree(m);
+	mnt_propagate_umount(m);
+	mnt_detach_tree(m);
 	return 0;
 }
 
@@ -596,12 +312,12 @@ int vfs_pivot_root(const struct path *new_root, const struct path *put_old)
 	path_get(&pv.to);
 	root_parent = root->parent ? mnt_get(root->parent) : NULL;
 	root_at = root->parent ? d_get(root->mountpoint) : NULL;
-	detach(new);
-	detach(root);
-	attach(ns, new, root_parent, root_at);
+	mnt_detach(new);
+	mnt_detach(root);
+	mnt_attach(ns, new, root_parent, root_at);
 	if (!root_parent)
 		ns->root = new;
-	attach(ns, root, old, put_old->dentry);
+	mnt_attach(ns, root, old, put_old->dentry);
 	mnt_put(root_parent);
 	if (root_at)
 		d_put(root_at);
@@ -640,7 +356,7 @@ int mnt_ns_new(struct super_block *sb, unsigned flags, struct mnt_ns **ret, stru
 			slab_free(&ns_slab, ns);
 		return -ENOMEM;
 	}
-	attach(ns, m, NULL, NULL);
+	mnt_attach(ns, m, NULL, NULL);
 	ns->root = m;
 	*ret = ns;
 	*ret_root = (struct path){m, m->root};
@@ -658,7 +374,7 @@ void mnt_ns_put(struct mnt_ns *ns)
 {
 	if (!ns || !ref_put(&ns->refs))
 		return;
-	detach_tree(ns->root);
+	mnt_detach_tree(ns->root);
 	kassert(ns->nmounts == 0);
 	waitq_detach_all(&ns->changed);
 	slab_free(&ns_slab, ns);
@@ -687,7 +403,7 @@ int mnt_ns_copy(struct mnt_ns *old, struct fs_struct *fs, struct mnt_ns **ret)
 		return -ENOMEM;
 	}
 	ns->owner = old->owner;
-	attach(ns, m, NULL, NULL);
+	mnt_attach(ns, m, NULL, NULL);
 	ns->root = m;
 	old->root->copy = m;
 	err = copy_children(ns, old->root, old->root->root, false);

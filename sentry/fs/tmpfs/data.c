@@ -638,34 +638,3 @@ const struct file_ops tmpfs_file_ops = {
 	.fsync = tmpfs_fsync,
 	.fallocate = tmpfs_fallocate,
 };
-
-bool file_is_tmpfs(const struct file *f)
-{
-	return f->ops == &tmpfs_file_ops;
-}
-
-int tmpfs_get_seals(const struct file *f)
-{
-	return file_is_tmpfs(f) ? (int)tinode_of(f->inode)->file.seals : -EINVAL;
-}
-
-int tmpfs_add_seals(struct file *f, unsigned seals)
-{
-	struct tinode *t = tinode_of(f->inode);
-
-	if (!(f->mode & FMODE_WRITE))
-		return -EPERM;
-	if (seals & ~(unsigned)(F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE | SEAL_EXEC))
-		return -EINVAL;
-	if (!file_is_tmpfs(f))
-		return -EINVAL;
-	if (t->file.seals & F_SEAL_SEAL)
-		return -EPERM;
-	if (seals & F_SEAL_WRITE && !(t->file.seals & F_SEAL_WRITE) && t->inode.shared_maps)
-		return -EBUSY;
-	if (seals & SEAL_EXEC && t->inode.mode & 0111) // an executable that may not change its mode must not change at all
-		seals |= F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE;
-	t->file.seals |= seals;
-	t->inode.write_sealed = t->file.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE);
-	return 0;
-}

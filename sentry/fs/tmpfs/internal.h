@@ -77,6 +77,11 @@ struct tinode {
 };
 static inline struct tinode *tinode_of(const struct inode *i) { return (struct tinode *)i; }
 
+// tmpfs.c, options.c
+struct tinode *tmpfs_inode_new(struct tmpfs *fs, const struct inode *dir, uint32_t mode); // NULL: no memory, or no inode left
+int tmpfs_parse_options(struct tmpfs_limits *lim, const char *data); // changes what is named. -EINVAL, -ENOMEM
+uint64_t tmpfs_total(void); // the sandbox's memory
+
 // data.c: inode->lock is held, except for the file operations.
 extern const struct file_ops tmpfs_file_ops;
 bool tmpfs_charge(struct tmpfs *fs, uint64_t pages); // false: the file system is full

@@ -1,10 +1,8 @@
 // tmpfs: super block, inodes, and what directories can do.
 #include <linux/fs.h>
-#include <sys/mman.h>
 
 #include "sentry/fs/tmpfs/internal.h"
 
-#define MFD_NOEXEC 8u // MFD_NOEXEC_SEAL
 #define TMPFS_MAGIC 0x01021994
 #define DIR_SIZE 40 // of an empty directory, as Linux shows it
 
@@ -15,7 +13,7 @@ static const struct inode_ops tmpfs_dir_inode_ops, tmpfs_inode_ops;
 
 // --- inodes -----------------------------------------------------------------------------------------
 
-static struct tinode *inode_new(struct tmpfs *fs, const struct inode *dir, uint32_t mode)
+struct tinode *tmpfs_inode_new(struct tmpfs *fs, const struct inode *dir, uint32_t mode)
 {
 	struct tinode *t;
 
@@ -95,7 +93,7 @@ static void dir_changed(struct inode *dir)
 // Makes an inode with a name in dir; ret holds a reference.
 static int make(struct inode *dir, struct dentry *d, uint32_t mode, struct tinode **ret)
 {
-	struct tinode *td = tinode_of(dir), *t = inode_new(td->fs, dir, mode);
+	struct tinode *td = tinode_of(dir), *t = tmpfs_inode_new(td->fs, dir, mode);
 	int err;
 
 	if (!t)
@@ -158,7 +156,7 @@ static int tmpfs_symlink(struct inode *dir, struct dentry *d, const char *target
 
 static int tmpfs_tmpfile(struct inode *dir, uint32_t mode, struct inode **ret)
 {
-	struct tinode *td = tinode_of(dir), *t = inode_new(td->fs, dir, mode);
+	struct tinode *td = tinode_of(dir), *t = tmpfs_inode_new(td->fs, dir, mode);
 
 	if (!t)
 		return no_inode(td->fs);
@@ -278,7 +276,7 @@ static int tmpfs_rename(struct inode *odir, struct dentry *od, struct inode *ndi
 	if (ne && S_ISDIR(ne->inode->mode) && tinode_of(ne->inode)->dir.live)
 		return -ENOTEMPTY;
 	if (flags & RENAME_WHITEOUT) {
-		whiteout = inode_new(tinode_of(odir)->fs, odir, S_IFCHR);
+		whiteout = tmpfs_inode_new(tinode_of(odir)->fs, odir, S_IFCHR);
 		if (!whiteout)
 			return no_inode(tinode_of(odir)->fs);
 	}
@@ -408,109 +406,12 @@ static int tmpfs_show_options(struct super_block *sb, char *buf, size_t size)
 	return 0;
 }
 
-uint64_t (*tmpfs_memory_total)(void);
-
-static uint64_t memory_total(void)
-{
-	return tmpfs_memory_total ? tmpfs_memory_total() : (uint64_t)sysconf(_SC_PHYS_PAGES) * PAGE_SIZE;
-}
-
-// "123", "64k", "1m", "50%" (of what the sandbox has).
-static bool parse_size(const char *s, uint64_t total, uint64_t *ret)
-{
-	char *end;
-	unsigned shift = 0;
-	uint64_t v;
-
-	if (*s < '0' || *s > '9')
-		return false;
-	errno = 0;
-	v = strtoull(s, &end, 0);
-	if (errno)
-		return false;
-	switch (*end) {
-	case 'g': case 'G': shift += 10; __attribute__((fallthrough));
-	case 'm': case 'M': shift += 10; __attribute__((fallthrough));
-	case 'k': case 'K': shift += 10; end++; break;
-	case '%':
-		if (v > 100 || !total)
-			return false;
-		v = total / 100 * v;
-		end++;
-		break;
-	default:
-		break;
-	}
-	if (*end || (shift && v >> (64 - shift)))
-		return false;
-	*ret = v << shift;
-	return true;
-}
-
-static bool parse_u32(const char *s, int base, uint32_t max, uint32_t *ret)
-{
-	char *end;
-	unsigned long long v;
-
-	errno = 0;
-	v = strtoull(s, &end, base);
-	if (errno || end == s || *end || *s == '-' || v > max)
-		return false;
-	*ret = (uint32_t)v;
-	return true;
-}
-
-static bool parse_option(struct tmpfs_limits *lim, const char *key, const char *val)
-{
-	if (strcmp(key, "size") == 0)
-		return parse_size(val, memory_total(), &lim->max_bytes);
-	if (strcmp(key, "nr_blocks") == 0) {
-		if (!parse_size(val, 0, &lim->max_bytes) || lim->max_bytes >> 52)
-			return false;
-		lim->max_bytes *= PAGE_SIZE;
-		return true;
-	}
-	if (strcmp(key, "nr_inodes") == 0)
-		return parse_size(val, 0, &lim->max_inodes);
-	if (strcmp(key, "mode") == 0)
-		return parse_u32(val, 8, 07777, &lim->mode);
-	if (strcmp(key, "uid") == 0)
-		return parse_u32(val, 10, UINT32_MAX, &lim->uid);
-	if (strcmp(key, "gid") == 0)
-		return parse_u32(val, 10, UINT32_MAX, &lim->gid);
-	// What changes nothing here: where huge pages and memory come from is the host's.
-	return strcmp(key, "huge") == 0 || strcmp(key, "mpol") == 0 || strcmp(key, "inode64") == 0 || strcmp(key, "inode32") == 0 ||
-	       strcmp(key, "noswap") == 0;
-}
-
-static int parse_options(struct tmpfs_limits *lim, const char *data)
-{
-	char *copy, *save = NULL, *opt;
-	int err = 0;
-
-	if (!data || !*data)
-		return 0;
-	copy = kstrdup(data);
-	if (!copy)
-		return -ENOMEM;
-	for (opt = strtok_r(copy, ",", &save); opt && !err; opt = strtok_r(NULL, ",", &save)) {
-		char *eq = strchr(opt, '=');
-
-		if (eq)
-			*eq = 0;
-		if (!parse_option(lim, opt, eq ? eq + 1 : ""))
-			err = -EINVAL;
-	}
-	kfree(copy);
-	return err;
-}
-
 static int tmpfs_remount(struct super_block *sb, const struct mount_opts *o)
 {
 	struct tmpfs *fs = fs_of(sb);
 	struct tmpfs_limits lim = {.max_bytes = fs->max_pages * PAGE_SIZE, .max_inodes = fs->max_inodes};
 	uint64_t pages;
-	int err = parse_options(&lim, o->data);
+	int err = tmpfs_parse_options(&lim, o->data);
 
 	if (err)
 		return err;
@@ -541,7 +442,7 @@ int tmpfs_new_sb(const struct tmpfs_limits *lim, struct super_block **ret)
 	fs->sb.magic = TMPFS_MAGIC;
 	fs->max_pages = lim->max_bytes / PAGE_SIZE + (lim->max_bytes % PAGE_SIZE != 0);
 	fs->max_inodes = lim->max_inodes;
-	root = inode_new(fs, NULL, S_IFDIR | (lim->mode & 07777));
+	root = tmpfs_inode_new(fs, NULL, S_IFDIR | (lim->mode & 07777));
 	if (!root) {
 		slab_free(&tmpfs_slab, fs);
 		return -ENOMEM;
@@ -559,7 +460,7 @@ int tmpfs_new_sb(const struct tmpfs_limits *lim, struct super_block **ret)
 
 static int tmpfs_mount(const struct fs_type *type, const struct mount_opts *o, struct super_block **ret)
 {
-	uint64_t total = memory_total();
+	uint64_t total = tmpfs_total();
 	struct tmpfs_limits lim = {.max_bytes = total / 2, .max_inodes = total / 2 / PAGE_SIZE, .mode = 01777};
 	struct vfs_task *self = vfs_self();
 	int err;
@@ -568,43 +469,8 @@ static int tmpfs_mount(const struct fs_type *type, const struct mount_opts *o, s
 		lim.uid = self->cred->fsuid;
 		lim.gid = self->cred->fsgid;
 	}
-	err = parse_options(&lim, o->data);
+	err = tmpfs_parse_options(&lim, o->data);
 	return err ? err : tmpfs_new_sb(&lim, ret);
 }
 
 struct fs_type tmpfs_type = {.name = "tmpfs", .flags = FS_NODEV | FS_GUEST, .mount = tmpfs_mount};
-
-// --- memfd --------------------------------------------------------------------------------------------
-
-int memfd_new(const char *name, unsigned flags, struct file **ret)
-{
-	static struct super_block *sb;
-	struct tmpfs_limits none = {.mode = 0700};
-	struct tinode *t;
-	char *full;
-	int err;
-
-	if (!sb) {
-		err = tmpfs_new_sb(&none, &sb);
-		if (err)
-			return err;
-	}
-	full = kalloc(strlen(name) + 24);
-	if (!full)
-		return -ENOMEM;
-	sprintf(full, "/memfd:%s (deleted)", name);
-	t = inode_new(fs_of(sb), sb->root->inode, S_IFREG | (flags & MFD_NOEXEC ? 0666 : 0777));
-	if (!t) {
-		kfree(full);
-		return -ENOMEM;
-	}
-	t->inode.nlink = 0;
-	t->file.seals = F_SEAL_SEAL;
-	if (flags & MFD_ALLOW_SEALING)
-		t->file.seals = 0;
-	if (flags & MFD_NOEXEC)
-		t->file.seals = SEAL_EXEC;
-	err = file_new_anon(full, &t->inode, &tmpfs_file_ops, O_RDWR | 0100000 /* O_LARGEFILE */, NULL, ret);
-	kfree(full);
-	return err;
-}
