@@ -56,7 +56,7 @@ static bool parse_u32(const char *s, int base, uint32_t max, uint32_t *ret)
 static bool parse_option(struct tmpfs_limits *lim, const char *key, const char *val)
 {
 	if (strcmp(key, "size") == 0)
-		return parse_size(val, memory_total(), &lim->max_bytes);
+		return parse_size(val, tmpfs_total(), &lim->max_bytes);
 	if (strcmp(key, "nr_blocks") == 0) {
 		if (!parse_size(val, 0, &lim->max_bytes) || lim->max_bytes >> 52)
 			return false;
