@@ -96,6 +96,7 @@ static int zygote_sock;
 
 static int setup(const char *name)
 {
+	wait_hook = usual_on_wait;
 	char id[32];
 	struct zygote_config zc = {.id = id};
 	struct pf_config cfg = {.hooks = {on_event, on_wait, patch_area}, .host_cpus = 2};
@@ -1023,9 +1024,9 @@ static void wait_or_kill(struct pf_ctx *ctx)
 
 	while (!ctx->owner) {
 		pf_poll(pf);
-		if (now_ns() - start > 30000000) {
+		if (start && now_ns() - start > 200000000) {
 			pf_as_kill(ctx->as);
-			start = UINT64_MAX / 2;
+			start = 0;
 		}
 	}
 	ctx->owner = (void *)((uintptr_t)ctx->owner - 1);
@@ -1088,8 +1089,6 @@ static void scribble_step(struct pf_ctx *c)
 	}
 }
 
-static void (*usual_wait)(struct pf_ctx *);
-
 static void test_scribble(void **state)
 {
 	uint64_t until = now_ns() + 3000000000ULL;
@@ -1098,10 +1097,8 @@ static void test_scribble(void **state)
 	if (!is_systrap)
 		skip();
 	patch_from = CODE;
-	usual_wait = wait_hook;
-	wait_hook = wait_or_kill;
 	while (now_ns() < until) {
-		struct pf_ctx *c = RUN(scribble), *t = NULL;
+		struct pf_ctx *c = (wait_hook = usual_on_wait, RUN(scribble)), *t = NULL;
 		struct pf_as *as = c->as;
 		struct abi_regs r;
 
@@ -1116,6 +1113,7 @@ static void test_scribble(void **state)
 		pf_get_regs(c, &r);
 		r.rsi = 0;
 		pf_set_regs(c, &r);
+		wait_hook = wait_or_kill;
 		pf_resume(t);
 		for (int i = 0; i < 3000 && c->ev.kind != PF_EV_DEAD; i++) {
 			c->owner = NULL;
@@ -1137,7 +1135,7 @@ static void test_scribble(void **state)
 		lives++;
 	}
 	print_message("%d lives\n", lives);
-	wait_hook = usual_wait;
+	wait_hook = usual_on_wait;
 	patch_from = 0;
 }
 

@@ -6,6 +6,7 @@
 #define NR_rt_sigaction 13
 #define NR_rt_sigprocmask 14
 #define NR_mincore 27
+#define NR_madvise 28
 #define NR_sigaltstack 131
 #define NR_prctl 157
 #define NR_exit_group 231
@@ -173,6 +174,8 @@ void stub_start(const uint64_t *sp)
 	need(SYS6(NR_mmap, STUB_BOARD_BASE, PAGE, 1, 0x11, STUB_FD_BOARD, 0), 20);
 	need(SYS6(NR_mmap, STUB_CTX_BASE, STUB_CTX_TOTAL, 3, 0x11, STUB_FD_CTX, 0), 21);
 	need(SYS6(NR_mmap, STUB_STACK_BASE, STUB_STACK_TOTAL, 3, 0x4032, -1, 0), 22);
+	// A page or two of each slot is all that is used.
+	SYS3(NR_madvise, STUB_STACK_BASE, STUB_STACK_TOTAL, 15 /* MADV_NOHUGEPAGE */);
 	SYS1(NR_close, STUB_FD_BOARD);
 	SYS1(NR_close, STUB_FD_CTX);
 	find_vdso(c, vdso);
