@@ -10,7 +10,7 @@
 #define HOT 16            // most recent contexts, looked at with every poll
 #define COLD 16           // of the others, each time
 #define FULL_EVERY 256    // polls between two looks at descriptors when there is no sleep
-#define SPIN_CYCLES 4000  // how long stubs wait for an answer when cores are plentiful
+#define SPIN_CYCLES 40000 // how long stubs wait for an answer when cores are plentiful: a wake-up costs more
 #define SPIN_NS 50000
 #define SCARCE_SPIN_NS 20000 // no core is idle
 #define START_NS 10000000000ULL
