@@ -86,6 +86,8 @@ static int delete_one(const char *id)
 	struct state st;
 	int r = state_open(id, &d, &st);
 
+	if (r && delete_force)
+		state_remove_orphan(id);
 	if (r)
 		return delete_force ? 0 : r;
 	if (strcmp(st.status, "stopped") != 0) {

@@ -162,6 +162,22 @@ void state_remove(struct state_dir *d)
 	state_close(d);
 }
 
+void state_remove_orphan(const char *id)
+{
+	cleanup_close int root = -1;
+	struct state_dir d;
+	struct state s;
+
+	if (state_check_id(id) || open_root(false, &root) < 0 || open_locked(root, id, &d) < 0)
+		return;
+	if (read_state(d.dir, &s) == 0) {
+		state_free(&s);
+		state_close(&d);
+		return;
+	}
+	state_remove(&d);
+}
+
 void state_close(struct state_dir *d)
 {
 	if (d->dir >= 0)

@@ -33,6 +33,8 @@ int state_create(const char *id, struct state_dir *ret);
 int state_listen(struct state_dir *d, int *ret_fd);
 int state_write(struct state_dir *d, const struct state *s);
 void state_remove(struct state_dir *d); // the directory and all in it; closes d
+// Removes a directory that nobody owns and that holds no state: the command was killed at an early moment.
+void state_remove_orphan(const char *id);
 void state_close(struct state_dir *d);
 
 // Looking at one. ret->dir.lock is -1: nothing is taken. A running container that is not running any
