@@ -10,57 +10,60 @@
 
 #include "platform/systrap/internal.h"
 
-// A signal (a kick, a freezer's) makes the host start a clone again, before or after our approval: then it asks again.
-#define MAX_AGAIN 16
+// A signal (a kick, a freezer's) makes the host start a clone again, before or after our approval: then it asks again,
+// so many times a clone.
+#define AGAIN 4
+#define MAX_AGAIN 64u
 
-// c has queued operations that will clone.
+// c has queued operations that will clone. What its address space may do is counted as a whole: which of its threads asks
+// is not known, and the one that is asked for need not be the first to come to its end.
 void st_expect_clone(struct st_ctx *c, bool fork)
 {
 	struct systrap *st = ctx_st(c);
+	struct st_as *as = ctx_as(c);
 
 	if (st->notif_fd < 0)
 		return;
 	if (!c->expected) {
-		TAILQ_INSERT_TAIL(&st->expected, c, alink);
 		c->expected = true;
-		c->may_again = 0;
+		if (as->n_expected++ == 0)
+			LIST_INSERT_HEAD(&st->expected, as, alink);
 	}
 	if (fork)
-		c->may_fork++;
+		as->may_fork++;
 	else
-		c->may_thread++;
+		as->may_thread++;
+	as->may_again = MIN(as->may_again + AGAIN, MAX_AGAIN);
 }
 
+// c's operations are over, one way or another.
 void st_expect_none(struct st_ctx *c)
 {
+	struct st_as *as = ctx_as(c);
+
 	if (!c->expected)
 		return;
 	c->expected = false;
-	c->may_fork = c->may_thread = 0;
-	TAILQ_REMOVE(&ctx_st(c)->expected, c, alink);
+	kassert(as->n_expected > 0);
+	if (--as->n_expected)
+		return;
+	as->may_fork = as->may_thread = as->may_again = 0;
+	LIST_REMOVE(as, alink);
 }
 
 // tid is a thread of a stub that is about to clone with flags: is that what we wait for?
 static bool is_expected(struct systrap *st, uint32_t tid, uint64_t flags)
 {
-	struct st_ctx *c;
+	struct st_as *as;
 
-	TAILQ_FOREACH(c, &st->expected, alink) {
-		uint32_t *may = flags == STUB_FORK_FLAGS ? &c->may_fork : &c->may_thread;
-		pid_t pid = ctx_as(c)->pid;
+	LIST_FOREACH(as, &st->expected, alink) {
+		uint32_t *may = flags == STUB_FORK_FLAGS ? &as->may_fork : &as->may_thread;
 
-		if (!pid || (!*may && (!c->may_again || c->cloner != tid || c->clone_flags != flags)) ||
-		    syscall(SYS_tgkill, pid, tid, 0) < 0)
+		if (!*may)
+			may = &as->may_again;
+		if (!*may || !as->pid || syscall(SYS_tgkill, as->pid, tid, 0) < 0)
 			continue;
-		if (!*may) {
-			c->may_again--;
-			return true;
-		}
 		--*may;
-		if (!c->may_again || c->cloner != tid || c->clone_flags != flags)
-			c->may_again = MAX_AGAIN;
-		c->cloner = tid;
-		c->clone_flags = flags;
 		return true;
 	}
 	return false;

@@ -54,11 +54,7 @@ struct st_ctx {
 	struct st_op_note notes[STUB_OPS];
 	TAILQ_ENTRY(st_ctx) link;  // st->pending, or st->spawns
 	TAILQ_ENTRY(st_ctx) wlink; // st->op_waiters
-	TAILQ_ENTRY(st_ctx) alink; // st->expected
-	bool expected;
-	uint32_t may_fork, may_thread; // clones that its operations will make
-	uint32_t cloner, may_again; // who asked last, and how many times more it may ask for the same
-	uint64_t clone_flags;
+	bool expected;             // its operations clone; see st_expect_clone
 };
 TAILQ_HEAD(st_ctx_list, st_ctx);
 
@@ -84,6 +80,9 @@ struct st_as {
 	uint32_t n_areas;
 	struct st_ctx *ops_ctx; // has operations that are queued or under way
 	LIST_ENTRY(st_as) link;
+	LIST_ENTRY(st_as) alink; // st->expected, while n_expected
+	uint32_t n_expected;     // contexts whose operations clone
+	uint32_t may_fork, may_thread, may_again; // clones that are still to be approved
 };
 
 struct systrap {
@@ -101,7 +100,8 @@ struct systrap {
 	uint32_t n_active, cap_active, cursor;
 	uint32_t n_ctx; // all contexts there are
 	uint32_t polls;
-	struct st_ctx_list pending, op_waiters, expected;
+	struct st_ctx_list pending, op_waiters;
+	LIST_HEAD(, st_as) expected; // whose clones await approval
 	LIST_HEAD(, st_as) lingering; // freed before their processes said who they are
 	struct st_ctx *pool[ST_POOL_MAX];
 	uint32_t n_pool, pool_coming, pool_want;

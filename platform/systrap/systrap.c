@@ -113,7 +113,7 @@ static unsigned systrap_poll(struct platform *pf)
 	}
 	if (unlikely(!TAILQ_EMPTY(&st->op_waiters)))
 		st_ops_check_waiters(st);
-	if (unlikely(!TAILQ_EMPTY(&st->expected)))
+	if (unlikely(!LIST_EMPTY(&st->expected)))
 		st_approve(st);
 	if (unlikely(++st->polls % FULL_EVERY == 0)) {
 		if (st->polls % (FULL_EVERY * 16) == 0)
@@ -316,7 +316,7 @@ static int systrap_create(const struct pf_config *cfg, struct platform **ret_pf)
 	TAILQ_INIT(&st->pending);
 	TAILQ_INIT(&st->op_waiters);
 	TAILQ_INIT(&st->spawns);
-	TAILQ_INIT(&st->expected);
+	LIST_INIT(&st->expected);
 	LIST_INIT(&st->lingering);
 	LIST_INIT(&st->spaces);
 	st->pool_want = 1;
