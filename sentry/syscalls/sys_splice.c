@@ -31,16 +31,17 @@ static void poll_queue(struct poll_table *pt, struct waitq *wq)
 	waitq_add(wq, &w->e[w->n++]);
 }
 
+// 1: it had to wait; 0: there was no need to.
 static int wait_writable(struct file *f)
 {
 	struct poll_wait w = {.pt.queue = poll_queue};
-	int err = 0;
+	int r = 0;
 
 	if (!(file_poll(f, &w.pt) & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
-		err = sched_sleep(WAIT_INTERRUPTIBLE, NSEC_INFINITE);
+		r = sched_sleep(WAIT_INTERRUPTIBLE, NSEC_INFINITE) ? -ERESTARTSYS : 1;
 	for (unsigned i = 0; i < w.n; i++)
 		waitq_remove(&w.e[i]);
-	return err ? -ERESTARTSYS : 0;
+	return r;
 }
 
 // Writes all of buf, which was taken from where it cannot be put back: waits for room even if f is not
@@ -56,9 +57,10 @@ static ssize_t write_all(struct file *f, char *buf, size_t n, int64_t *pos)
 		if (r == -EAGAIN && done) {
 			int err = wait_writable(f);
 
-			if (!err)
+			if (err > 0)
 				continue;
-			r = err;
+			// Said to be writable, and yet it is not: trying again would never end.
+			r = err ? err : -EAGAIN;
 		}
 		if (r <= 0)
 			return done ? (ssize_t)done : r;
@@ -232,7 +234,7 @@ static ssize_t splice_from_pipe(struct file *in, struct end *out, size_t len, bo
 		if (nonblock || out->f->flags & O_NONBLOCK)
 			return -EAGAIN;
 		r = wait_writable(out->f);
-		if (r)
+		if (r < 0)
 			return r;
 	}
 	n = MIN(len, pipe_used(in));
@@ -289,6 +291,8 @@ static int64_t do_splice(struct end *in, struct gaddr in_off, struct end *out, s
 	if (out->f->flags & O_APPEND && !to_pipe)
 		return -EINVAL;
 	if (S_ISDIR(in->f->inode->mode) || S_ISDIR(out->f->inode->mode))
+		return -EINVAL;
+	if (!(in->f->inode->mode & S_IFMT) || !(out->f->inode->mode & S_IFMT)) // eventfd and its like
 		return -EINVAL;
 	err = end_begin(in, in_off);
 	if (!err)
