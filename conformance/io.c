@@ -477,6 +477,36 @@ static void inotifies(void)
 	close(in);
 }
 
+static siginfo_t async_info;
+static void on_async(int sig, siginfo_t *i, void *c) { got_sig = sig; async_info = *i; }
+
+static void async(void)
+{
+	struct sigaction sa = {.sa_sigaction = on_async, .sa_flags = SA_SIGINFO};
+	int p[2];
+
+	pipe(p);
+	sigaction(SIGIO, &sa, NULL);
+	sigaction(SIGRTMIN + 3, &sa, NULL);
+	got_sig = 0;
+	CHECK("owner", fcntl(p[0], F_SETOWN, getpid()) == 0 && fcntl(p[0], F_GETOWN) == getpid());
+	CHECK("async", fcntl(p[0], F_SETFL, O_ASYNC) == 0 && (fcntl(p[0], F_GETFL) & O_ASYNC));
+	write(p[1], "x", 1);
+	CHECK("sigio", got_sig == SIGIO);
+	CHECK("setsig", fcntl(p[0], F_SETSIG, SIGRTMIN + 3) == 0 && fcntl(p[0], F_GETSIG) == SIGRTMIN + 3);
+	read(p[0], back, 1);
+	got_sig = 0;
+	write(p[1], "x", 1);
+	CHECK("signal with band", got_sig == SIGRTMIN + 3 && async_info.si_code == POLL_IN && (async_info.si_band & POLLIN));
+	CHECK("off", fcntl(p[0], F_SETFL, 0) == 0);
+	read(p[0], back, 1);
+	got_sig = 0;
+	write(p[1], "x", 1);
+	CHECK("quiet", got_sig == 0);
+	close(p[0]);
+	close(p[1]);
+}
+
 int main(void)
 {
 	snprintf(dir, sizeof(dir), "/tmp/conf-io-%d", getpid());
@@ -494,5 +524,6 @@ int main(void)
 	timerfds();
 	signalfds();
 	inotifies();
+	async();
 	CHECK_DONE();
 }

@@ -12,6 +12,7 @@
 #include "sentry/fs/timerfd/timerfd.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/kernel/sysinfo.h"
+#include "sentry/syscalls/fasync.h"
 #include "sentry/syscalls/sys_socket.h"
 #include "sentry/vfs/vfs.h"
 
@@ -36,6 +37,7 @@ int boot_register_all(const struct boot_doc *d)
 	inotify_fs_init();
 	devpts_init();
 	sys_socket_init();
+	fasync_init();
 	r = dev_init();
 	if (r < 0)
 		return r;

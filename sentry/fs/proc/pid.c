@@ -4,6 +4,7 @@
 #include <fcntl.h>
 
 #include "sentry/kernel/sysinfo.h"
+#include "sentry/vfs/mount.h"
 
 static int show_comm(struct pbuf *b, struct pnode *n)
 {
@@ -192,6 +193,20 @@ static int show_syscall(struct pbuf *b, struct pnode *n)
 	return 0;
 }
 
+// The children of one thread; those of a process are all its leader's here.
+static int show_children(struct pbuf *b, struct pnode *n)
+{
+	struct task *t = pnode_task(n);
+	struct thread_group *c;
+
+	if (!t)
+		return -ESRCH;
+	if (t == t->tg->leader)
+		TAILQ_FOREACH(c, &t->tg->children, sibling)
+			pprintf(b, "%d ", c->pid->nr);
+	return 0;
+}
+
 static int show_timerslack(struct pbuf *b, struct pnode *n)
 {
 	struct task *t = pnode_task(n);
@@ -259,6 +274,8 @@ static int readlink_ns(struct pnode *n, char **ret)
 	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
 		if (strcmp(numbers[i].name, name) == 0)
 			ino = numbers[i].ino;
+	if (strcmp(name, "mnt") == 0 && t->vt.fs && t->vt.fs->mnt_ns->ino)
+		ino = t->vt.fs->mnt_ns->ino;
 	*ret = text_link("%s:[%llu]", name, (unsigned long long)ino);
 	return *ret ? 0 : -ENOMEM;
 }
@@ -361,7 +378,7 @@ static const struct pent pid_kids[] = {
 	{.name = "timerslack_ns", .mode = RW, .show = show_timerslack, .write = write_denied},
 	{},
 };
-static const struct pent tid_kids[] = {COMMON_KIDS, {}};
+static const struct pent tid_kids[] = {COMMON_KIDS, {.name = "children", .mode = R, .show = show_children}, {}};
 
 const struct pent pid_ent = {.name = "PID", .mode = S_IFDIR | 0555, .kids = pid_kids};
 static const struct pent tid_ent = {.name = "TID", .mode = S_IFDIR | 0555, .kids = tid_kids};
