@@ -1,5 +1,4 @@
-#include "sentry/fs/pipe/pipe.h"
-
+// Pipes and FIFOs: reading, writing, polling, opening.
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -10,34 +9,15 @@
 #include "abi/linux/restart.h"
 #include "platform/base/base.h"
 #include "platform/base/slab.h"
+#include "sentry/fs/pipe/internal.h"
 
 #define PIPE_DEFAULT_CAP (16 * PAGE_SIZE)
 #define PIPE_SMALL_CAP (2 * PAGE_SIZE)
-#define IN_EVENTS (EPOLLIN | EPOLLRDNORM)
-#define OUT_EVENTS (EPOLLOUT | EPOLLWRNORM)
 
-struct pipe_rec {
-	uint32_t len;
-	bool packet;
-};
-struct pipe {
-	struct klock lock;
-	struct waitq rd_wq, wr_wq;
-	char *buf;
-	uint32_t size;      // of buf: a power of two, or 0
-	uint32_t cap;       // what it may become; a power of two
-	uint32_t head, used;
-	unsigned readers, writers, files;
-	unsigned r_counter, w_counter; // opens so far: FIFO opens wait for these to move
-	bool anon;
-	// NULL unless a packet is inside: then a ring of cap / PAGE_SIZE records that cover all bytes.
-	struct pipe_rec *recs;
-	uint32_t rec_head, nrecs;
-};
 DEFINE_SLAB(pipe_slab, struct pipe);
 
 uint32_t pipe_max_size = 1U << 20;
-static uint64_t total_cap;
+uint64_t pipe_total_cap;
 
 static struct pipe *pipe_new(bool anon)
 {
@@ -48,15 +28,15 @@ static struct pipe *pipe_new(bool anon)
 	klock_init(&p->lock);
 	waitq_init(&p->rd_wq);
 	waitq_init(&p->wr_wq);
-	p->cap = total_cap + PIPE_DEFAULT_CAP > PIPE_TOTAL_SOFT ? PIPE_SMALL_CAP : PIPE_DEFAULT_CAP;
+	p->cap = pipe_total_cap + PIPE_DEFAULT_CAP > PIPE_TOTAL_SOFT ? PIPE_SMALL_CAP : PIPE_DEFAULT_CAP;
 	p->anon = anon;
-	total_cap += p->cap;
+	pipe_total_cap += p->cap;
 	return p;
 }
 
 static void pipe_free(struct pipe *p)
 {
-	total_cap -= p->cap;
+	pipe_total_cap -= p->cap;
 	kfree(p->buf);
 	kfree(p->recs);
 	slab_free(&pipe_slab, p);
@@ -68,162 +48,6 @@ static void pipe_put(struct inode *inode, struct pipe *p)
 		inode->pipe = NULL;
 		pipe_free(p);
 	}
-}
-
-// --- the ring -------------------------------------------------------------------------------
-
-static uint32_t pow2_at_least(uint32_t n)
-{
-	uint32_t r = PAGE_SIZE;
-
-	while (r < n)
-		r *= 2;
-	return r;
-}
-
-// Moves the bytes to a buffer of `size` (a power of two, >= used).
-static int ring_resize(struct pipe *p, uint32_t size)
-{
-	char *buf = kalloc(size);
-	uint32_t first;
-
-	if (!buf)
-		return -ENOMEM;
-	if (p->used) {
-		first = MIN(p->used, p->size - p->head);
-		memcpy(buf, p->buf + p->head, first);
-		memcpy(buf + first, p->buf, p->used - first);
-	}
-	kfree(p->buf);
-	p->buf = buf;
-	p->size = size;
-	p->head = 0;
-	return 0;
-}
-
-static uint32_t max_recs(const struct pipe *p)
-{
-	return p->cap / PAGE_SIZE;
-}
-
-static struct pipe_rec *rec_at(struct pipe *p, uint32_t i)
-{
-	return &p->recs[(p->rec_head + i) % max_recs(p)];
-}
-
-// Bytes that can be added now.
-static uint32_t pipe_room(const struct pipe *p, bool packet)
-{
-	if (unlikely(p->recs) && p->nrecs == max_recs(p) &&
-	    (packet || rec_at((struct pipe *)p, p->nrecs - 1)->packet))
-		return 0;
-	return p->cap - p->used;
-}
-
-static bool pipe_full(const struct pipe *p)
-{
-	return pipe_room(p, false) < PIPE_BUF;
-}
-
-// From bytes alone to records, when the first packet comes.
-static int recs_start(struct pipe *p)
-{
-	p->recs = kalloc(max_recs(p) * sizeof(*p->recs));
-	if (!p->recs)
-		return -ENOMEM;
-	p->rec_head = p->nrecs = 0;
-	if (p->used)
-		p->recs[p->nrecs++] = (struct pipe_rec){p->used, false};
-	return 0;
-}
-
-static void recs_add(struct pipe *p, uint32_t len, bool packet)
-{
-	if (!packet && p->nrecs && !rec_at(p, p->nrecs - 1)->packet)
-		rec_at(p, p->nrecs - 1)->len += len;
-	else
-		*rec_at(p, p->nrecs++) = (struct pipe_rec){len, packet};
-}
-
-static void ring_consume(struct pipe *p, uint32_t n)
-{
-	p->used -= n;
-	p->head = p->used ? (p->head + n) & (p->size - 1) : 0;
-}
-
-// Appends n bytes, for which there is room, from u: all of them, or what could be copied, -EFAULT if
-// nothing. `all`: a part does not count.
-static ssize_t ring_fill(struct pipe *p, struct uio *u, uint32_t n, bool packet, bool all)
-{
-	uint32_t done = 0, tail, chunk;
-	ssize_t r;
-
-	if (p->used + n > p->size) {
-		int e = ring_resize(p, MIN(p->cap, pow2_at_least(p->used + n)));
-		if (e)
-			return e;
-	}
-	if (unlikely(packet) && !p->recs) {
-		int e = recs_start(p);
-		if (e)
-			return e;
-	}
-	while (done < n) {
-		tail = (p->head + p->used + done) & (p->size - 1);
-		chunk = MIN(n - done, p->size - tail);
-		r = uio_get(u, p->buf + tail, chunk);
-		if (r <= 0)
-			break;
-		done += r;
-		if ((uint32_t)r < chunk)
-			break;
-	}
-	if (!done || (all && done < n))
-		return -EFAULT;
-	if (unlikely(p->recs))
-		recs_add(p, done, packet);
-	p->used += done;
-	return done;
-}
-
-// Takes up to n bytes (at most one packet) to u. Bytes consumed from the guest's view, or -EFAULT.
-static ssize_t ring_drain(struct pipe *p, struct uio *u, size_t n, bool *ret_packet)
-{
-	struct pipe_rec *rec = p->recs ? rec_at(p, 0) : NULL;
-	uint32_t avail = rec ? rec->len : p->used, done = 0, chunk, from;
-	ssize_t r;
-
-	n = MIN(n, avail);
-	while (done < n) {
-		from = (p->head + done) & (p->size - 1);
-		chunk = MIN(n - done, p->size - from);
-		r = uio_put(u, p->buf + from, chunk);
-		if (r <= 0)
-			break;
-		done += r;
-		if ((uint32_t)r < chunk)
-			break;
-	}
-	if (n && !done)
-		return -EFAULT;
-	*ret_packet = rec && rec->packet;
-	if (rec) {
-		uint32_t taken = rec->packet ? rec->len : done;
-
-		ring_consume(p, taken);
-		rec->len -= taken;
-		if (!rec->len) {
-			p->rec_head = (p->rec_head + 1) % max_recs(p);
-			p->nrecs--;
-		}
-		if (!p->used) {
-			kfree(p->recs);
-			p->recs = NULL;
-		}
-	} else {
-		ring_consume(p, done);
-	}
-	return done;
 }
 
 // --- read and write ---------------------------------------------------------------------------
@@ -240,7 +64,7 @@ static ssize_t pipe_read(struct file *f, struct uio *u, int64_t *pos)
 	for (;;) {
 		if (p->used) {
 			was_full = pipe_full(p);
-			r = ring_drain(p, u, u->resid, &packet);
+			r = pipe_ring_drain(p, u, u->resid, &packet);
 			if (was_full && !pipe_full(p))
 				waitq_wake(&p->wr_wq, OUT_EVENTS);
 			if (r < 0)
@@ -286,7 +110,7 @@ static ssize_t pipe_write(struct file *f, struct uio *u, int64_t *pos)
 			room = MIN(u->resid, (size_t)room);
 			if (packet)
 				room = MIN(room, (uint32_t)PIPE_BUF);
-			r = ring_fill(p, u, room, packet, atomic);
+			r = pipe_ring_fill(p, u, room, packet, atomic);
 			if (r < 0)
 				break;
 			ret += r;
@@ -497,156 +321,4 @@ int pipe_create(unsigned flags, struct file *ret_files[2])
 void pipe_fs_init(void)
 {
 	vfs_fifo_ops = &pipe_fops;
-}
-
-// --- fcntl, tee, splice -------------------------------------------------------------------------
-
-bool file_is_pipe(const struct file *f)
-{
-	return f->ops == &pipe_fops;
-}
-
-int64_t pipe_get_size(struct file *f)
-{
-	return file_is_pipe(f) ? (int64_t)((struct pipe *)f->priv)->cap : -EBADF;
-}
-
-static int pipe_resize(struct pipe *p, uint32_t cap)
-{
-	struct pipe_rec *recs = NULL;
-	int r;
-
-	if (p->used > cap || (p->recs && p->nrecs > cap / PAGE_SIZE))
-		return -EBUSY;
-	if (p->recs) {
-		recs = kalloc(cap / PAGE_SIZE * sizeof(*recs));
-		if (!recs)
-			return -ENOMEM;
-		for (uint32_t i = 0; i < p->nrecs; i++)
-			recs[i] = *rec_at(p, i);
-	}
-	if (p->size > cap) {
-		r = ring_resize(p, cap);
-		if (r) {
-			kfree(recs);
-			return r;
-		}
-	}
-	if (recs) {
-		kfree(p->recs);
-		p->recs = recs;
-		p->rec_head = 0;
-	}
-	total_cap += (uint64_t)cap - p->cap;
-	p->cap = cap;
-	return 0;
-}
-
-int64_t pipe_set_size(struct file *f, uint64_t size, bool privileged)
-{
-	struct pipe *p = f->priv;
-	uint32_t cap;
-	bool was_full;
-	int r;
-
-	if (!file_is_pipe(f))
-		return -EBADF;
-	if (size > 1U << 31)
-		return -EINVAL;
-	// Linux lets a privileged process go beyond; here the memory is the sentry's, and there is an end.
-	if (size > (privileged ? 64U << 20 : pipe_max_size))
-		return -EPERM;
-	cap = pow2_at_least(size);
-	if (cap > p->cap && total_cap + cap - p->cap > PIPE_TOTAL_SOFT)
-		return -EPERM;
-	klock_lock(&p->lock);
-	was_full = pipe_full(p);
-	r = pipe_resize(p, cap);
-	if (!r && was_full && !pipe_full(p))
-		waitq_wake(&p->wr_wq, OUT_EVENTS);
-	klock_unlock(&p->lock);
-	return r ? r : (int64_t)cap;
-}
-
-size_t pipe_used(const struct file *f)
-{
-	const struct pipe *p = f->priv;
-
-	return p->used;
-}
-
-size_t pipe_room_now(const struct file *f)
-{
-	return pipe_room(f->priv, f->flags & O_DIRECT);
-}
-
-int pipe_wait_readable(struct file *in, bool nonblock)
-{
-	struct pipe *p = in->priv;
-
-	if (p->used || !p->writers)
-		return 0;
-	if (nonblock)
-		return -EAGAIN;
-	return wait_event(&p->rd_wq, p->used || !p->writers) ? -ERESTARTSYS : 0;
-}
-
-int pipe_wait_writable(struct file *out, bool nonblock)
-{
-	struct pipe *p = out->priv;
-
-	if (p->readers && pipe_full(p)) {
-		if (nonblock)
-			return -EAGAIN;
-		if (wait_event(&p->wr_wq, !pipe_full(p) || !p->readers))
-			return -ERESTARTSYS;
-	}
-	if (!p->readers) {
-		vfs_self()->epipe();
-		return -EPIPE;
-	}
-	return 0;
-}
-
-ssize_t pipe_tee(struct file *in, struct file *out, size_t n, bool nonblock)
-{
-	struct pipe *a = in->priv, *b = out->priv;
-	uint32_t first;
-	struct uio u;
-	ssize_t r, done = 0;
-
-	if (a == b)
-		return -EINVAL;
-	for (;;) {
-		r = pipe_wait_readable(in, nonblock);
-		if (!r)
-			r = pipe_wait_writable(out, nonblock);
-		if (r)
-			return r;
-		klock_lock(&b->lock);
-		// Kernel memory on both sides: nothing waits from here on.
-		if (a->used && !pipe_full(b) && b->readers)
-			break;
-		klock_unlock(&b->lock);
-		if (!a->used && !a->writers)
-			return 0;
-	}
-	n = MIN(n, (size_t)a->used);
-	n = MIN(n, (size_t)pipe_room(b, false));
-	first = MIN(n, (size_t)(a->size - a->head));
-	for (int i = 0; i < 2 && n; i++) {
-		size_t len = i ? n - first : first;
-
-		if (!len)
-			continue;
-		u = uio_kernel(i ? a->buf : a->buf + a->head, len);
-		r = ring_fill(b, &u, len, false, true);
-		if (r < 0)
-			break;
-		done += r;
-	}
-	if (done)
-		waitq_wake(&b->rd_wq, IN_EVENTS);
-	klock_unlock(&b->lock);
-	return done ? done : r;
 }

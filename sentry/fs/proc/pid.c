@@ -263,7 +263,7 @@ static int readlink_ns(struct pnode *n, char **ret)
 {
 	static const struct { const char *name; uint64_t ino; } numbers[] = {
 		{"ipc", 4026531839u}, {"uts", 4026531838u}, {"user", 4026531837u}, {"pid", 4026531836u},
-		{"cgroup", 4026531835u}, {"time", 4026531834u}, {"net", 4026531840u}, {"mnt", 4026531841u},
+		{"cgroup", 4026531835u}, {"time", 4026531834u}, {"net", 4026531833u}, {"mnt", 4026531841u},
 	};
 	const char *name = n->ent->arg;
 	struct task *t = pnode_task(n);
