@@ -99,7 +99,7 @@ static int setup(const char *name)
 	wait_hook = usual_on_wait;
 	char id[32];
 	struct zygote_config zc = {.id = id};
-	struct pf_config cfg = {.hooks = {on_event, on_wait, patch_area}, .host_cpus = 2};
+	struct pf_config cfg = {.hooks = {.event = on_event, .wait = on_wait, .patch_area = patch_area}, .host_cpus = 2};
 	pid_t pid;
 
 	snprintf(id, sizeof(id), "unit-%d", getpid());
