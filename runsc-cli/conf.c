@@ -37,8 +37,8 @@ const struct opt global_opts[] = {
 	{"ignore-cgroups", 0, OPT_BOOL, &conf.ignore_cgroups, NULL, "do not set up cgroups (the only way for now)"},
 	{"rootless", 0, OPT_BOOL, &conf.rootless, NULL, "run without privileges (implied when not started by root)"},
 	{"systrap-disable-syscall-patching", 0, OPT_BOOL, &conf.no_patching, NULL, "systrap: trap each system call"},
-	{"systemd-cgroup", 0, OPT_BOOL, &conf.systemd_cgroup, NULL, NULL},
-	{"alsologtostderr", 0, OPT_BOOL, &conf.alsologtostderr, NULL, NULL},
+	{"systemd-cgroup", 0, OPT_BOOL, &conf.systemd_cgroup, NULL, "no effect: cgroups are not set up yet"},
+	{"alsologtostderr", 0, OPT_BOOL, &conf.alsologtostderr, NULL, "no effect: the log goes to --debug-log alone"},
 	{0},
 };
 
