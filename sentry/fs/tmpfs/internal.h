@@ -69,7 +69,7 @@ struct tinode {
 	struct inode inode;
 	struct tmpfs *fs;
 	LIST_HEAD(, txattr) xattrs;
-	uint32_t xattr_bytes;
+	uint32_t xattr_bytes, nxattrs;
 	union {
 		struct tdir dir;
 		struct tfile file;

@@ -363,12 +363,13 @@ static struct tmpfs *fs_of(const struct super_block *sb)
 static int tmpfs_statfs(struct super_block *sb, struct statfs_info *ret)
 {
 	const struct tmpfs *fs = fs_of(sb);
+	uint64_t used;
 
 	*ret = (struct statfs_info){.type = TMPFS_MAGIC, .bsize = PAGE_SIZE, .namelen = 255};
-	if (fs->max_pages) {
-		ret->blocks = fs->max_pages;
-		ret->bfree = ret->bavail = fs->max_pages > fs->used_pages ? fs->max_pages - fs->used_pages : 0;
-	}
+	// Without a limit memory is one: installers look at what is free before they write.
+	ret->blocks = fs->max_pages ? fs->max_pages : tmpfs_total() / PAGE_SIZE;
+	used = fs->max_pages ? fs->used_pages : fs->used_pages + (fs->used_inodes * sizeof(struct tinode)) / PAGE_SIZE + 1;
+	ret->bfree = ret->bavail = ret->blocks > used ? ret->blocks - used : 0;
 	if (fs->max_inodes) {
 		ret->files = fs->max_inodes;
 		ret->ffree = fs->max_inodes - MIN(fs->max_inodes, fs->used_inodes);

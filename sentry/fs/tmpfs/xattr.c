@@ -4,7 +4,9 @@
 
 #include "sentry/fs/tmpfs/internal.h"
 
+// As Linux bounds them, so that the list stays short enough to be searched.
 #define XATTR_INODE_MAX (128u << 10) // bytes of names and values
+#define XATTR_INODE_COUNT 128u
 
 struct acl_entry {
 	uint16_t tag, perm;
@@ -41,6 +43,7 @@ ssize_t tmpfs_getxattr(struct inode *inode, const char *name, void *buf, size_t 
 static void xattr_free(struct tinode *t, struct txattr *x)
 {
 	LIST_REMOVE(x, link);
+	t->nxattrs--;
 	t->xattr_bytes -= (uint32_t)(strlen(x->name) + x->size);
 	kfree(x->val);
 	kfree(x);
@@ -114,7 +117,7 @@ static int xattr_store(struct tinode *t, const char *name, const void *val, size
 	if (!old && (flags & XATTR_REPLACE || !val))
 		return -ENODATA;
 	if (val) {
-		if (t->xattr_bytes + len + size > XATTR_INODE_MAX)
+		if (t->xattr_bytes + len + size > XATTR_INODE_MAX || (!old && t->nxattrs >= XATTR_INODE_COUNT))
 			return -ENOSPC;
 		x = kalloc(sizeof(*x) + len + 1);
 		if (!x)
@@ -128,6 +131,7 @@ static int xattr_store(struct tinode *t, const char *name, const void *val, size
 		memcpy(x->val, val, size);
 		x->size = size;
 		t->xattr_bytes += (uint32_t)(len + size);
+		t->nxattrs++;
 		LIST_INSERT_HEAD(&t->xattrs, x, link);
 	}
 	if (old)
