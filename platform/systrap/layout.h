@@ -186,6 +186,7 @@ struct stub_board {
 	uint32_t asleep;      // the sentry sleeps: ring the eventfd after handing over
 	uint32_t patch;       // call sites may be rewritten
 	uint32_t spin_cycles; // how long to poll for an answer, in TSC cycles; 0: do not
+	uint32_t futex_cycles; // how long to poll a futex word before waiting in the host
 };
 
 // What the zygote reports in the args of its STUB_EV_READY.

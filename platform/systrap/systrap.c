@@ -11,6 +11,7 @@
 #define COLD 16           // of the others, each time
 #define FULL_EVERY 256    // polls between two looks at descriptors when there is no sleep
 #define SPIN_CYCLES 40000 // how long stubs wait for an answer when cores are plentiful: a wake-up costs more
+#define FUTEX_CYCLES 20000 // less than what a wake-up costs
 #define SPIN_NS 50000
 #define SCARCE_SPIN_NS 20000 // no core is idle
 #define START_NS 10000000000ULL
@@ -85,14 +86,20 @@ static void set_spin(struct systrap *st, bool on)
 		__atomic_store_n(&st->board->spin_cycles, want, __ATOMIC_RELAXED);
 }
 
-// Contexts that wait in futexes need no core.
+// Contexts that wait in futexes need no core. When each of the others has one, and the sentry needs
+// none, a futex is worth a look before it is waited for.
 static void count_running(struct systrap *st)
 {
+	const struct pf_config *cfg = &st->base.cfg;
+	uint32_t want;
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < st->n_active; i++)
 		n += __atomic_load_n(&st->active[i]->pg->state, __ATOMIC_RELAXED) != STUB_GUEST_WAIT;
 	st->n_running = n;
+	want = !cfg->cpu_quota && cfg->host_cpus > 1 && n <= cfg->host_cpus ? FUTEX_CYCLES : 0;
+	if (st->board->futex_cycles != want)
+		__atomic_store_n(&st->board->futex_cycles, want, __ATOMIC_RELAXED);
 }
 
 static unsigned systrap_poll(struct platform *pf)

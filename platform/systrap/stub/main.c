@@ -116,11 +116,6 @@ static inline bool is_mine(uint32_t state)
 	return state == STUB_GUEST;
 }
 
-static inline const struct stub_board *board(void)
-{
-	return (const struct stub_board *)STUB_BOARD_BASE;
-}
-
 // Rings when the sentry sleeps. Comes after a full barrier that follows the state's change: either
 // the sentry sees the change before it sleeps, or this sees its announcement.
 static inline void ring_if_asleep(void)

@@ -15,6 +15,7 @@
 
 #define EINTR 4
 #define EFAULT 14
+#define EAGAIN 11
 #define EINVAL 22
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -86,6 +87,11 @@ static inline struct stub_thread *stub_thread_of(const struct stub_ctx *c)
 {
 	return (struct stub_thread *)stub_stack_top(((uint64_t)c - STUB_CTX_BASE) / STUB_CTX_SIZE);
 }
+static inline const struct stub_board *board(void)
+{
+	return (const struct stub_board *)STUB_BOARD_BASE;
+}
+
 static inline uint8_t *stub_payload(struct stub_ctx *c)
 {
 	return (uint8_t *)c + STUB_PAYLOAD_OFF;
