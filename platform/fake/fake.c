@@ -1,7 +1,9 @@
 #include "platform/fake/fake.h"
 
-#include <sys/uio.h>
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 
 #include "platform/backend.h"
 #include "platform/base/assert.h"
@@ -17,6 +19,7 @@
 struct fake_platform {
 	struct platform p;
 	TAILQ_HEAD(fake_ctx_head, fake_ctx) ready; // in the guest, with a step to take
+	struct fake_ctx_head futex;                // in the guest, waiting in a futex call
 	unsigned live;
 	fake_step_fn default_step; // of contexts that come from pf_as_new()
 	void *default_arg;
@@ -47,7 +50,9 @@ struct fake_ctx {
 	struct abi_regs regs;
 	char fp[FP_SIZE];
 	bool in_guest, is_ready, kicked;
-	bool again;     // the last event comes once more
+	bool again;     // the last event comes once more; a futex call is performed instead
+	const void *futex; // waits on this word, in host memory
+	TAILQ_ENTRY(fake_ctx) futex_link;
 	bool has_event; // of a failed operation: comes instead of the script's next step
 	struct pf_event event;
 	struct queued queue[QUEUE_MAX];
@@ -99,6 +104,7 @@ static int fake_create(const struct pf_config *cfg, struct platform **ret_pf)
 	f->p.ops = &fake_backend;
 	f->p.cfg = *cfg;
 	TAILQ_INIT(&f->ready);
+	TAILQ_INIT(&f->futex);
 	*ret_pf = &f->p;
 	return 0;
 }
@@ -114,20 +120,119 @@ unsigned fake_live(const struct platform *pf)
 	return to_pf(pf)->live;
 }
 
+// --- futexes --------------------------------------------------------------------------------------
+
+static void futex_leave(struct fake_ctx *c)
+{
+	if (c->futex)
+		TAILQ_REMOVE(&ctx_pf(c)->futex, c, futex_link);
+	c->futex = NULL;
+}
+
+static uint32_t futex_wake(struct fake_platform *f, const void *word, uint32_t n)
+{
+	struct fake_ctx *c, *next;
+	uint32_t woken = 0;
+
+	for (c = TAILQ_FIRST(&f->futex); c && woken < n; c = next) {
+		next = TAILQ_NEXT(c, futex_link);
+		if (c->futex != word)
+			continue;
+		futex_leave(c);
+		c->regs.rax = 0;
+		make_ready(c);
+		woken++;
+	}
+	return woken;
+}
+
+static uint32_t futex_requeue(struct fake_platform *f, const void *from, const void *to, uint32_t n)
+{
+	struct fake_ctx *c;
+	uint32_t moved = 0;
+
+	TAILQ_FOREACH(c, &f->futex, futex_link)
+		if (c->futex == from && moved < n) {
+			c->futex = to;
+			moved++;
+		}
+	return moved;
+}
+
+static bool is_futex(const struct pf_event *ev)
+{
+	return ev->kind == PF_EV_SYSCALL && ev->sc.nr == SYS_futex;
+}
+
+// Performs the futex call of the last event, without bit sets and without timeouts: time is not the
+// platform's. False: it waits.
+static bool futex_call(struct fake_ctx *c, int64_t *ret)
+{
+	struct fake_platform *f = ctx_pf(c);
+	const uint64_t *a = c->ctx.ev.sc.args;
+	const uint32_t *word = fake_mem_host(&ctx_as(c)->maps, a[0]), *word2;
+	uint32_t cmd = (uint32_t)a[1] & (uint32_t)FUTEX_CMD_MASK, n = (uint32_t)MIN(a[2], 0x7fffffffUL);
+
+	if (!word || a[0] & 3) {
+		*ret = a[0] & 3 ? -EINVAL : -EFAULT;
+		return true;
+	}
+	*ret = -EAGAIN;
+	switch (cmd) {
+	case FUTEX_WAIT:
+	case FUTEX_WAIT_BITSET:
+		if (*word != (uint32_t)a[2])
+			return true;
+		c->futex = word;
+		TAILQ_INSERT_TAIL(&f->futex, c, futex_link);
+		return false;
+	case FUTEX_WAKE:
+	case FUTEX_WAKE_BITSET:
+		*ret = futex_wake(f, word, n);
+		return true;
+	case FUTEX_CMP_REQUEUE:
+		if (*word != (uint32_t)a[5])
+			return true;
+		/* fallthrough */
+	case FUTEX_REQUEUE:
+		word2 = fake_mem_host(&ctx_as(c)->maps, a[4]);
+		*ret = -EFAULT;
+		if (word2) {
+			n = futex_wake(f, word, n);
+			*ret = n + futex_requeue(f, word, word2, (uint32_t)MIN(a[3], 0x7fffffffUL));
+		}
+		return true;
+	}
+	*ret = -ENOSYS;
+	return true;
+}
+
 static struct pf_event next_event(struct fake_ctx *c)
 {
-	if (ctx_as(c)->dead)
+	int64_t r;
+
+	if (ctx_as(c)->dead) {
+		futex_leave(c);
 		return (struct pf_event){.kind = PF_EV_DEAD};
+	}
 	if (c->has_event) {
 		c->has_event = false;
 		return c->event;
 	}
-	if (c->kicked)
-		return (struct pf_event){.kind = PF_EV_INTERRUPT};
-	if (c->again) {
-		c->again = false;
+	if (c->futex && c->kicked) { // as an interrupted call is reported
+		futex_leave(c);
 		return c->ctx.ev;
 	}
+	if (c->again) {
+		c->again = false;
+		if (!is_futex(&c->ctx.ev) || c->kicked)
+			return c->ctx.ev;
+		if (!futex_call(c, &r))
+			return (struct pf_event){.kind = PF_EV_NONE};
+		c->regs.rax = (uint64_t)r;
+	}
+	if (c->kicked)
+		return (struct pf_event){.kind = PF_EV_INTERRUPT};
 	c->payload_len = 0;
 	if (!c->step)
 		return (struct pf_event){.kind = PF_EV_NONE};
@@ -548,7 +653,11 @@ static size_t fake_snapshot(struct pf_ctx *ctx, uint64_t addr, const volatile vo
 
 static int fake_futex_wake(struct pf_ctx *ctx, uint64_t addr, uint32_t count, bool shared)
 {
+	const void *word = fake_mem_host(&to_as(ctx->as)->maps, addr);
+
 	own(to_ctx(ctx));
+	if (fake_flush(ctx) == 0 && word)
+		futex_wake(to_pf(ctx->as->pf), word, count);
 	return 0;
 }
 

@@ -2,6 +2,9 @@
 // says which event the "guest" produces next; guest memory lies in this process. Everything is
 // deterministic: contexts take turns in the order in which they were resumed.
 //
+// A futex call that the kernel hands back (pf_retry_call) is performed here, among the contexts of the
+// platform; a timeout does not end it, only a wake-up or a kick does.
+//
 // For unit tests and simulations of the kernel (pf_create("fake", ...)).
 #pragma once
 #include "platform/platform.h"

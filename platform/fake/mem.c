@@ -1,6 +1,7 @@
 #include "platform/fake/mem.h"
 
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 #include "platform/base/base.h"
 #include "platform/base/checked.h"
@@ -12,6 +13,7 @@ struct region {
 	refcount_t refs;
 	char *base;
 	size_t len;
+	bool file; // its pages may be past the end of the file: see copy_bytes
 };
 
 struct fake_map {
@@ -48,6 +50,7 @@ static int region_new(size_t len, int fd, bool shared, uint64_t off, struct regi
 		return -errno;
 	}
 	r->len = len;
+	r->file = fd >= 0;
 	ref_init(&r->refs, 1);
 	*ret = r;
 	return 0;
@@ -270,14 +273,34 @@ int fake_mem_op(struct fake_maps *m, const struct pf_op *op)
 	return -EINVAL;
 }
 
+// Bytes copied. A page of a file that has become shorter would be SIGBUS: the host copies those, which
+// stops there.
+static size_t copy_bytes(const struct region *r, char *host, char *buf, size_t n, bool write)
+{
+	struct iovec local = {buf, n}, remote = {host, n};
+	ssize_t done;
+
+	if (!r->file) {
+		memcpy(write ? host : buf, write ? buf : host, n);
+		return n;
+	}
+	done = write ? process_vm_writev(getpid(), &local, 1, &remote, 1, 0)
+		     : process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+	return done < 0 ? 0 : (size_t)done;
+}
+
 // Only pages with something in them are copied: reading the others costs no memory.
-static void copy_sparse(char *dst, const char *src, size_t len)
+static void copy_sparse(char *dst, const struct region *r, size_t off, size_t len)
 {
 	static const char zero[PAGE_SIZE];
+	char page[PAGE_SIZE];
 
-	for (size_t i = 0; i < len; i += PAGE_SIZE)
-		if (memcmp(src + i, zero, PAGE_SIZE) != 0)
-			memcpy(dst + i, src + i, PAGE_SIZE);
+	for (size_t i = 0; i < len; i += PAGE_SIZE) {
+		if (!r->file && memcmp(r->base + off + i, zero, PAGE_SIZE) != 0)
+			memcpy(dst + i, r->base + off + i, PAGE_SIZE);
+		if (r->file && copy_bytes(r, r->base + off + i, page, PAGE_SIZE, false) == PAGE_SIZE)
+			memcpy(dst + i, page, PAGE_SIZE);
+	}
 }
 
 int fake_mem_fork(const struct fake_maps *m, struct fake_maps *ret)
@@ -300,7 +323,7 @@ int fake_mem_fork(const struct fake_maps *m, struct fake_maps *ret)
 				goto fail;
 			}
 			n->off = 0;
-			copy_sparse(n->region->base, v->region->base + v->off, v->len);
+			copy_sparse(n->region->base, v->region, v->off, v->len);
 		}
 		TAILQ_INSERT_TAIL(ret, n, link);
 	}
@@ -316,19 +339,28 @@ size_t fake_mem_copy(struct fake_maps *m, uint64_t addr, void *buf, size_t len, 
 	size_t done = 0;
 
 	for (struct fake_map *v = find(m, addr); v && done < len; v = TAILQ_NEXT(v, link)) {
-		size_t n;
+		size_t n, got;
 		char *p;
 
 		if (v->addr > addr || !(v->prot & need))
 			break;
 		p = v->region->base + v->off + (addr - v->addr);
 		n = MIN(len - done, v->addr + v->len - addr);
-		if (write)
-			memcpy(p, (char *)buf + done, n);
-		else
-			memcpy((char *)buf + done, p, n);
-		done += n;
-		addr += n;
+		got = copy_bytes(v->region, p, (char *)buf + done, n, write);
+		done += got;
+		addr += got;
+		if (got < n)
+			break;
 	}
 	return done;
+}
+
+const void *fake_mem_host(struct fake_maps *m, uint64_t addr)
+{
+	struct fake_map *v = find(m, addr);
+	char byte;
+
+	if (!v || fake_mem_copy(m, addr, &byte, 1, false) != 1)
+		return NULL;
+	return v->region->base + v->off + (addr - v->addr);
 }

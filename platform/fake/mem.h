@@ -15,3 +15,5 @@ int fake_mem_op(struct fake_maps *m, const struct pf_op *op);
 int fake_mem_fork(const struct fake_maps *m, struct fake_maps *ret);
 // Bytes copied before the first address that may not be accessed so.
 size_t fake_mem_copy(struct fake_maps *m, uint64_t addr, void *buf, size_t len, bool write);
+// Where the byte at addr lies in this process, the same for all who share it; NULL: nowhere readable.
+const void *fake_mem_host(struct fake_maps *m, uint64_t addr);

@@ -201,7 +201,8 @@ void rlimit_cpu_changed(struct thread_group *tg)
 	uint64_t soft = tg->rlim.v[RLIMIT_CPU].cur;
 	struct itimers *it;
 
-	if (!tg->itimers && soft == RLIM_INFINITY)
+	// Limits of a process that is over can be set until it is reaped; it has no timers any more.
+	if (tg->live_threads == 0 || (!tg->itimers && soft == RLIM_INFINITY))
 		return;
 	it = itimers_of(tg);
 	if (!it)

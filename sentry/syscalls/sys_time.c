@@ -194,10 +194,11 @@ struct wire_itimerval {
 
 static int timeval_ns(const struct wire_timeval *tv, uint64_t *ret)
 {
-	struct wire_timespec ts = {tv->sec, tv->usec * 1000};
+	struct wire_timespec ts;
 
 	if (tv->usec < 0 || tv->usec >= 1000000)
 		return -EINVAL;
+	ts = (struct wire_timespec){tv->sec, tv->usec * 1000};
 	return wire_ns(&ts, ret);
 }
 

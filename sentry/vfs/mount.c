@@ -280,7 +280,7 @@ int vfs_set_propagation(const struct path *at, uint64_t ms_flags)
 	default:
 		return -EINVAL;
 	}
-	if (at->dentry != m->root || !m->ns)
+	if (!m || at->dentry != m->root || !m->ns) // a pipe's path, from /proc/PID/fd, has no mount
 		return -EINVAL;
 	for (; m; m = ms_flags & MS_REC ? mnt_next(m, at->mnt) : NULL)
 		set_propagation_one(m, type);

@@ -8,9 +8,31 @@
 #include <ucontext.h>
 
 #include "platform/fake/fake.h"
+#include "sentry/fs/dev/dev.h"
+#include "sentry/fs/devpts/tty.h"
+#include "sentry/fs/epoll/epoll.h"
+#include "sentry/fs/inotify/inotify.h"
+#include "sentry/fs/pipe/pipe.h"
+#include "sentry/fs/proc/proc.h"
+#include "sentry/fs/sys/sysfs.h"
 #include "sentry/fs/tmpfs/tmpfs.h"
 #include "sentry/loader/loader.h"
+#include "sentry/syscalls/fasync.h"
+#include "sentry/syscalls/sys_socket.h"
 #include "sentry/vfs/mount.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+const char *__asan_default_options(void);
+// What a killed guest had on its stack is lost; what the kernel loses, slab_report() tells.
+const char *__asan_default_options(void)
+{
+	return "detect_leaks=0";
+}
+#else // told about each switch of stacks
+#define __sanitizer_start_switch_fiber(save, bottom, size) ((void)(save), (void)(bottom), (void)(size))
+#define __sanitizer_finish_switch_fiber(fake, bottom, size) ((void)(fake), (void)(bottom), (void)(size))
+#endif
 
 #define STACK_SIZE (256 << 10)
 #define PROGRAMS 8
@@ -18,9 +40,10 @@
 #define SITE 0x402002UL  // where system calls return to
 #define HANDLER 0x403000UL // of signal n: + 16 * n
 #define RESTORER 0x404000UL
-#define ARGS (G_MEM + 0xf000)
 #define STACKS (G_MEM + 0x10000) // for signal frames: threads of one process must not share
+#define STACK_ROOM 0x2000UL
 #define NSTACKS 128
+#define ARGS (STACKS + self->id % NSTACKS * STACK_ROOM) // of the helpers' calls: below the frames
 
 unsigned guest_checks, guest_failures;
 
@@ -28,7 +51,7 @@ struct guest {
 	uint64_t id;
 	struct pf_ctx *ctx;
 	ucontext_t uc;
-	void *stack;
+	void *stack, *asan_fake;
 	struct pf_event ev;
 	guest_fn fn;
 	void *arg;
@@ -41,6 +64,8 @@ struct start { // of a new thread or process: found through its stack pointer
 
 static struct guest *guests, *self;
 static ucontext_t loop_uc;
+static const void *loop_stack;
+static size_t loop_stack_size;
 static uint64_t next_id;
 static guest_fn programs[PROGRAMS];
 static guest_handler handlers[KNSIG + 1];
@@ -60,6 +85,7 @@ static void guest_entry(void)
 {
 	struct guest *g = self;
 
+	__sanitizer_finish_switch_fiber(NULL, &loop_stack, &loop_stack_size);
 	g_exit(g->fn(g->arg));
 }
 
@@ -98,7 +124,7 @@ static struct guest *guest_of(struct pf_ctx *ctx)
 	struct start *s = (struct start *)r->rsp;
 
 	g = guest_new(ctx, s->fn, s->arg);
-	r->rsp = STACKS + (g->id % NSTACKS + 1) * 0x2000;
+	r->rsp = STACKS + (g->id % NSTACKS + 1) * STACK_ROOM;
 	free(s);
 	return g;
 }
@@ -106,9 +132,12 @@ static struct guest *guest_of(struct pf_ctx *ctx)
 static struct pf_event step(void *arg, struct pf_ctx *ctx, int64_t last)
 {
 	struct guest *g = guest_of(ctx);
+	void *fake = NULL;
 
 	self = g;
+	__sanitizer_start_switch_fiber(&fake, g->stack, STACK_SIZE);
 	swapcontext(&loop_uc, &g->uc);
+	__sanitizer_finish_switch_fiber(fake, NULL, NULL);
 	self = NULL;
 	return g->ev;
 }
@@ -118,7 +147,9 @@ static void yield(struct pf_event ev)
 	struct guest *g = self;
 
 	g->ev = ev;
+	__sanitizer_start_switch_fiber(&g->asan_fake, loop_stack, loop_stack_size);
 	swapcontext(&g->uc, &loop_uc);
+	__sanitizer_finish_switch_fiber(g->asan_fake, &loop_stack, &loop_stack_size);
 }
 
 // Runs what the kernel has pointed the registers at: handlers, the same call again.
@@ -132,7 +163,8 @@ static void run_handlers(void)
 
 		g_get(sp, &word, 8);
 		if (word != RESTORER || r->rip != HANDLER + 16 * (uint64_t)sig || (sp & 15) != 8)
-			print_error("bad signal frame\n"), guest_failures++;
+			print_error("bad signal frame: signal %d at %lx, return %lx, rip %lx\n", sig, sp, word, r->rip),
+				guest_failures++;
 		handlers[sig](sig, r->rsi, r->rdx);
 		r->rsp = sp + 8;
 		r->rip = SITE;
@@ -186,6 +218,11 @@ void g_put(uint64_t addr, const void *buf, size_t n)
 		print_error("guest write at %lx\n", addr), guest_failures++;
 }
 
+bool g_try_put(uint64_t addr, const void *buf, size_t n)
+{
+	return pf_write(self->ctx->as, addr, buf, n) == (ssize_t)n;
+}
+
 void g_get(uint64_t addr, void *buf, size_t n)
 {
 	if (pf_read(self->ctx->as, addr, buf, n) != (ssize_t)n)
@@ -198,6 +235,11 @@ uint32_t g_get32(uint64_t addr)
 
 	g_get(addr, &v, 4);
 	return v;
+}
+
+uint64_t g_args(void)
+{
+	return ARGS;
 }
 
 int64_t g_clone(uint64_t flags, guest_fn fn, void *arg, uint64_t ptid, uint64_t ctid)
@@ -253,7 +295,8 @@ static int64_t set_action(int sig, uint64_t h, uint64_t flags, uint64_t mask)
 
 int64_t g_sigaction(int sig, guest_handler fn, uint64_t flags, uint64_t mask)
 {
-	handlers[sig] = fn;
+	if (fn) // the table is shared by all guests
+		handlers[sig] = fn;
 	return set_action(sig, fn ? HANDLER + 16 * (uint64_t)sig : 0, flags, mask);
 }
 
@@ -307,12 +350,32 @@ static void make_program(unsigned n)
 	e.h.e_phnum = 2;
 	e.p[0] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_vaddr = 0x400000, .p_filesz = sizeof(e),
 			      .p_memsz = 0x5000, .p_align = 4096};
-	e.p[1] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_vaddr = G_MEM, .p_memsz = 0x10000 + NSTACKS * 0x2000,
+	e.p[1] = (Elf64_Phdr){.p_type = PT_LOAD, .p_flags = PF_R | PF_W, .p_vaddr = G_MEM, .p_memsz = 0x10000 + NSTACKS * STACK_ROOM,
 			      .p_align = 4096};
 	snprintf(name, sizeof(name), "/bin/%u", n);
 	assert_int_equal(vfs_openat(AT_FDCWD, name, O_CREAT | O_WRONLY, 0755, WALK_FOLLOW, &f), 0);
 	assert_int_equal(vfs_write(f, &u, &f->pos), sizeof(e));
 	file_put(f);
+}
+
+// As boot does, once for all runs.
+static void register_all(void)
+{
+	static bool done;
+
+	if (done)
+		return;
+	done = true;
+	pipe_fs_init();
+	epoll_fs_init();
+	inotify_fs_init();
+	proc_fs_init();
+	sysfs_init();
+	devpts_init();
+	sys_socket_init();
+	fasync_init();
+	assert_int_equal(dev_init(), 0);
+	fs_register(&tmpfs_type);
 }
 
 static void on_init_exit(struct thread_group *tg, void *arg)
@@ -383,6 +446,7 @@ int guest_run(uint64_t seed, guest_fn main, void *arg)
 	sc.pf = pf;
 	assert_int_equal(sched_init(&sc), 0);
 	assert_int_equal(kernel_init(pf), 0);
+	register_all();
 	boot_task = (struct vfs_task){.fs = fs_struct_new(), .files = fd_table_new(), .cred = cred_new(),
 				      .fsize_limit = UINT64_MAX, .nofile_limit = 1024};
 	assert_int_equal(sched_spawn(&boot_task.st, "boot", boot_main, NULL), 0);

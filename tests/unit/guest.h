@@ -28,10 +28,12 @@ int64_t g_call(long nr, ...); // six arguments at most; as libc's syscall(), but
 #define G(nr, ...) g_call(SYS_##nr __VA_OPT__(,) __VA_ARGS__, 0L, 0L, 0L, 0L, 0L, 0L)
 void g_put(uint64_t addr, const void *buf, size_t n); // own memory
 void g_get(uint64_t addr, void *buf, size_t n);
+bool g_try_put(uint64_t addr, const void *buf, size_t n); // no failure of the test if it cannot
 uint32_t g_get32(uint64_t addr);
-// Scratch memory of the process (64 KiB, private: a fork has a copy). The last page is one thread's to use
-// for the arguments of the helpers below.
+// Scratch memory of the process (64 KiB, private: a fork has a copy). Behind it each thread has a place
+// for its signal frames and for the arguments of the helpers below.
 #define G_MEM 0x10000000UL
+uint64_t g_args(void); // where the helpers' arguments are
 int64_t g_fork(guest_fn fn, void *arg);
 int64_t g_clone(uint64_t flags, guest_fn fn, void *arg, uint64_t ptid, uint64_t ctid);
 int64_t g_exec(unsigned n);

@@ -499,7 +499,7 @@ static int t_restart(void *arg)
 	{
 		uint64_t rem[2];
 
-		g_get(G_MEM + 0xf000 + 16, rem, 16);
+		g_get(g_args() + 16, rem, 16);
 		CHECK(rem[0] == 4 && rem[1] > 900000000);
 	}
 	CHECK_EQ(g_wait(pid, 0, &st), pid);

@@ -350,7 +350,8 @@ static int get_peergroups(const struct unix_sock *u, void *val, unsigned *len)
 		*len = n;
 		return -ERANGE;
 	}
-	memcpy(val, c->groups, n);
+	if (n)
+		memcpy(val, c->groups, n);
 	*len = n;
 	return 0;
 }
