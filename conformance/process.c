@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/futex.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -263,6 +264,20 @@ static void limits(void)
 	CHECK_ERR("sched_prio.bad", sched_get_priority_max(42), EINVAL);
 }
 
+static void futexes(void)
+{
+	static unsigned word = 1;
+
+	CHECK_ERR("futex.value_differs", syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 2, NULL), EAGAIN);
+	CHECK_ERR("futex.bitset_differs", syscall(SYS_futex, &word, FUTEX_WAIT_BITSET_PRIVATE, 2, NULL, NULL, 1), EAGAIN);
+	CHECK_ERR("futex.no_bitset", syscall(SYS_futex, &word, FUTEX_WAIT_BITSET_PRIVATE, 2, NULL, NULL, 0), EINVAL);
+	CHECK_ERR("futex.wait_realtime", syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE | FUTEX_CLOCK_REALTIME, 2, NULL), ENOSYS);
+	CHECK_ERR("futex.unaligned", syscall(SYS_futex, (char *)&word + 1, FUTEX_WAIT_PRIVATE, 2, NULL), EINVAL);
+	CHECK_ERR("futex.efault", syscall(SYS_futex, (void *)64, FUTEX_WAIT_PRIVATE, 2, NULL), EFAULT);
+	CHECK_ERR("futex.non_canonical", syscall(SYS_futex, (void *)0x8000000000000000UL, FUTEX_WAIT_PRIVATE, 2, NULL), EFAULT);
+	CHECK("futex.wake_nobody", syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1) == 0);
+}
+
 static void creds_child(void)
 {
 	gid_t groups[3] = {5, 6, 7}, got[8];
@@ -294,6 +309,7 @@ int main(int argc, char **argv)
 	execs();
 	sessions();
 	limits();
+	futexes();
 	if (geteuid() == 0)
 		check_failures += child_status(creds_child) != 0;
 	CHECK_DONE();

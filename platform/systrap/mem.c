@@ -21,7 +21,9 @@ static bool span(uint64_t addr, const struct iovec *local, int n, uint64_t *ret_
 	return true;
 }
 
-ssize_t systrap_readv(struct pf_as *pf_as, uint64_t addr, const struct iovec *local, int n)
+typedef ssize_t (*vm_call)(pid_t, const struct iovec *, unsigned long, const struct iovec *, unsigned long, unsigned long);
+
+static ssize_t move(vm_call call, struct pf_as *pf_as, uint64_t addr, const struct iovec *local, int n)
 {
 	struct st_as *as = st_as_of(pf_as);
 	struct iovec remote = {(void *)addr, 0};
@@ -31,22 +33,18 @@ ssize_t systrap_readv(struct pf_as *pf_as, uint64_t addr, const struct iovec *lo
 		return -EFAULT;
 	if (remote.iov_len == 0)
 		return 0;
-	r = process_vm_readv(as->pid, local, (unsigned long)n, &remote, 1, 0);
+	r = call(as->pid, local, (unsigned long)n, &remote, 1, 0);
 	return r > 0 ? r : -EFAULT;
+}
+
+ssize_t systrap_readv(struct pf_as *pf_as, uint64_t addr, const struct iovec *local, int n)
+{
+	return move(process_vm_readv, pf_as, addr, local, n);
 }
 
 ssize_t systrap_writev(struct pf_as *pf_as, uint64_t addr, const struct iovec *local, int n)
 {
-	struct st_as *as = st_as_of(pf_as);
-	struct iovec remote = {(void *)addr, 0};
-	ssize_t r;
-
-	if (!span(addr, local, n, &remote.iov_len) || as->dead || !as->pid)
-		return -EFAULT;
-	if (remote.iov_len == 0)
-		return 0;
-	r = process_vm_writev(as->pid, local, (unsigned long)n, &remote, 1, 0);
-	return r > 0 ? r : -EFAULT;
+	return move(process_vm_writev, pf_as, addr, local, n);
 }
 
 uint64_t systrap_as_cpu_ns(struct pf_as *pf_as)

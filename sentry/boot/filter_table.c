@@ -24,10 +24,8 @@
 
 #ifdef FILTER_PTRACE
 #define FILTER_NAME "sentry_filter_ptrace"
-#define FILTER_MAX 62 // both calls of a platform that nobody has to use come on top
 #else
 #define FILTER_NAME "sentry_filter"
-#define FILTER_MAX 60
 #endif
 
 extern const struct filter_table filter_table;
@@ -71,8 +69,6 @@ static const struct filter_row rows[] = {
 	IOCTL(TCSBRKP),
 	IOCTL(FIONREAD),
 	IOCTL(TIOCOUTQ),
-	IOCTL(0xc0502100), // SECCOMP_IOCTL_NOTIF_RECV
-	IOCTL(0xc0182101), // SECCOMP_IOCTL_NOTIF_SEND
 	// The gofer, the stubs and whoever controls it.
 	CALL("recvmsg"),
 	CALL("sendmsg"),
@@ -80,10 +76,8 @@ static const struct filter_row rows[] = {
 	{.call = "recvfrom", .cmp = {ARG_EQ(4, 0)}},
 	{.call = "accept4", .cmp = {ARG_EQ(1, 0)}},
 	{.call = "socketpair", .cmp = {ARG_EQ(0, AF_UNIX), ARG_EQ(1, SOCK_SEQPACKET | SOCK_CLOEXEC), ARG_EQ(2, 0)}},
-	{.call = "setsockopt", .cmp = {ARG_EQ(1, SOL_SOCKET), ARG_EQ(2, SO_PASSCRED)}},
 	CALL("process_vm_readv"),
 	CALL("process_vm_writev"),
-	{.call = "waitid", .cmp = {ARG_LE(0, P_PID)}}, // or P_ALL
 	CALL("kill"),
 	CALL("tgkill"),
 	// The event loop and time.
@@ -129,8 +123,14 @@ static const struct filter_row rows[] = {
 	// The tracer of the ptrace platform: it has no tracees but the stubs.
 	CALL("ptrace"),
 	CALL("wait4"),
+#else
+	// Systrap vouches for its stubs, approves what they clone, and reaps them.
+	{.call = "setsockopt", .cmp = {ARG_EQ(1, SOL_SOCKET), ARG_EQ(2, SO_PASSCRED)}},
+	IOCTL(0xc0502100), // SECCOMP_IOCTL_NOTIF_RECV
+	IOCTL(0xc0182101), // SECCOMP_IOCTL_NOTIF_SEND
+	{.call = "waitid", .cmp = {ARG_LE(0, P_PID)}}, // or P_ALL
 #endif
 };
 
 const struct filter_table filter_table = {
-	.name = FILTER_NAME, .otherwise = FILTER_KILL, .max_calls = FILTER_MAX, .rows = rows, .nrows = sizeof(rows) / sizeof(rows[0])};
+	.name = FILTER_NAME, .otherwise = FILTER_KILL, .max_calls = 60, .rows = rows, .nrows = sizeof(rows) / sizeof(rows[0])};

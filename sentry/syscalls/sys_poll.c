@@ -7,6 +7,7 @@
 #include "platform/base/base.h"
 #include "platform/base/slab.h"
 #include "sentry/syscalls/sigmask.h"
+#include "sentry/syscalls/wire.h"
 
 #define FEW 16
 #define SELECT_IN (EPOLLRDNORM | EPOLLRDBAND | EPOLLIN | EPOLLHUP | EPOLLERR)
@@ -200,23 +201,6 @@ static nsec_t deadline_after(int64_t sec, int64_t nsec)
 	return now + (nsec_t)sec * NSEC_PER_SEC + (nsec_t)nsec;
 }
 
-static int timespec_in(struct gaddr g, nsec_t *ret_deadline)
-{
-	struct timespec ts;
-	int r;
-
-	*ret_deadline = NSEC_INFINITE;
-	if (gaddr_null(g))
-		return 0;
-	r = copy_in_obj(&ts, g);
-	if (r)
-		return r;
-	if (ts.tv_sec < 0 || ts.tv_nsec < 0 || ts.tv_nsec >= (long)NSEC_PER_SEC)
-		return -EINVAL;
-	*ret_deadline = deadline_after(ts.tv_sec, ts.tv_nsec);
-	return 0;
-}
-
 static struct timespec time_left(nsec_t deadline)
 {
 	nsec_t now = sched_now(), left = deadline > now ? deadline - now : 0;
@@ -243,7 +227,7 @@ static int64_t finish(struct task *t, struct gaddr ts, nsec_t deadline, bool tim
 SYSCALL(ppoll)
 {
 	nsec_t deadline;
-	int64_t r = timespec_in(GADDR(a[2]), &deadline);
+	int64_t r = wire_deadline_in(GADDR(a[2]), &deadline);
 
 	if (!r)
 		r = sigmask_enter(t, GADDR(a[3]), a[4]);
@@ -390,7 +374,7 @@ SYSCALL(pselect6)
 	const struct gaddr sets[3] = {GADDR(a[1]), GADDR(a[2]), GADDR(a[3])};
 	uint64_t mask[2] = {};
 	nsec_t deadline;
-	int64_t r = timespec_in(GADDR(a[4]), &deadline);
+	int64_t r = wire_deadline_in(GADDR(a[4]), &deadline);
 
 	if (!r && a[5])
 		r = copy_in(mask, GADDR(a[5]), sizeof(mask));

@@ -6,6 +6,7 @@
 
 #include "platform/base/base.h"
 #include "sentry/syscalls/sys_socket.h"
+#include "sentry/syscalls/wire.h"
 
 #define CONTROL_MAX 65536UL
 
@@ -322,24 +323,6 @@ SYSCALL(recvmsg)
 	return r;
 }
 
-static int mmsg_deadline(struct gaddr g, nsec_t *ret)
-{
-	struct timespec ts;
-	int r;
-
-	*ret = NSEC_INFINITE;
-	if (gaddr_null(g))
-		return 0;
-	r = copy_in_obj(&ts, g);
-	if (r)
-		return r;
-	if (ts.tv_sec < 0 || ts.tv_nsec < 0 || ts.tv_nsec >= (long)NSEC_PER_SEC)
-		return -EINVAL;
-	if (ts.tv_sec < INT_MAX)
-		*ret = sched_now() + (nsec_t)ts.tv_sec * NSEC_PER_SEC + (nsec_t)ts.tv_nsec;
-	return 0;
-}
-
 // The time-out is looked at after each message only, as on Linux (see BUGS in recvmmsg(2)).
 SYSCALL(recvmmsg)
 {
@@ -348,7 +331,7 @@ SYSCALL(recvmmsg)
 	nsec_t deadline, now;
 	struct socket *s;
 	struct file *f;
-	int64_t r = mmsg_deadline(GADDR(a[4]), &deadline);
+	int64_t r = wire_deadline_in(GADDR(a[4]), &deadline);
 	uint32_t len;
 
 	if (!r)

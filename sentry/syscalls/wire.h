@@ -49,3 +49,21 @@ static inline int wire_ns(const struct wire_timespec *ts, uint64_t *ret)
 	*ret = (uint64_t)ts->sec >= INT64_MAX / NSEC_PER_SEC ? INT64_MAX : (uint64_t)ts->sec * NSEC_PER_SEC + (uint64_t)ts->nsec;
 	return 0;
 }
+// A relative timeout (struct timespec) as a deadline: NSEC_INFINITE for a null pointer, 0 for a zero
+// timeout (do not wait). -EFAULT, -EINVAL.
+static inline int wire_deadline_in(struct gaddr g, nsec_t *ret_deadline)
+{
+	struct wire_timespec ts;
+	uint64_t ns;
+	int r;
+
+	*ret_deadline = NSEC_INFINITE;
+	if (gaddr_null(g))
+		return 0;
+	r = copy_in_obj(&ts, g);
+	if (!r)
+		r = wire_ns(&ts, &ns);
+	if (!r)
+		*ret_deadline = ns ? sched_now() + ns : 0;
+	return r;
+}

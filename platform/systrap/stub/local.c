@@ -55,9 +55,12 @@ static int64_t futex_deadline(struct stub_thread *th, uint64_t timeout)
 static bool futex_word_changes(struct stub_ctx *c, const struct stub_regs *m)
 {
 	uint32_t limit = __atomic_load_n(&board()->futex_cycles, __ATOMIC_RELAXED), word;
+	uint32_t op = (uint32_t)m->rsi & ~(uint32_t)FUTEX_PRIVATE;
 	uint64_t start = __builtin_ia32_rdtsc();
 
-	if (!limit || m->rdi & 3)
+	// What the host would refuse, it is to refuse before it looks at the word.
+	if (!limit || m->rdi & 3 ||
+	    (op != FUTEX_WAIT && ((op & ~(uint32_t)FUTEX_CLOCK_REALTIME) != FUTEX_WAIT_BITSET || !(uint32_t)m->r9)))
 		return false;
 	do {
 		if (stub_copy(&word, (const void *)m->rdi, sizeof(word)))
