@@ -193,7 +193,7 @@ static bool futex_call(struct fake_ctx *c, int64_t *ret)
 	case FUTEX_CMP_REQUEUE:
 		if (*word != (uint32_t)a[5])
 			return true;
-		/* fallthrough */
+		__attribute__((fallthrough));
 	case FUTEX_REQUEUE:
 		word2 = fake_mem_host(&ctx_as(c)->maps, a[4]);
 		*ret = -EFAULT;
