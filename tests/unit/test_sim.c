@@ -163,7 +163,7 @@ static void put_made(struct storm *s)
 	struct epoll_event ev = {.events = (uint32_t)rnd(s), .data.u64 = rnd(s)};
 	struct {
 		struct msghdr h;
-		struct cmsghdr c;
+		struct { size_t cmsg_len; int cmsg_level, cmsg_type; } c; // a struct cmsghdr with its data behind it
 		int fds[4];
 	} msg = {.h = {.msg_iov = (struct iovec *)MADE_AT(MADE_IOV), .msg_iovlen = 1 + rnd(s) % 4,
 		       .msg_control = (void *)(MADE_AT(MADE_MSG) + sizeof(struct msghdr)), .msg_controllen = sizeof(msg.c) + 8},
